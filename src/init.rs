@@ -1,0 +1,2 @@
+//! The program of the initrd.
+fn main() {}
