@@ -1,0 +1,71 @@
+//! Where the program says what it does: lines on stderr, which systemd keeps.
+
+use std::fmt;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Who reads the lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// The journal: a priority in front (`sd-daemon(3)`), no time, which the journal adds.
+    Journal,
+    /// A person at a terminal.
+    Person,
+}
+
+/// Starts to log at `level` and above; a second call changes nothing.
+pub fn start(level: &str, reader: Reader) {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // The only failure is that somebody was first.
+    drop(match reader {
+        Reader::Journal => builder.event_format(Prefixed).try_init(),
+        Reader::Person => builder.with_target(false).compact().try_init(),
+    });
+}
+
+/// `<6>message field=value`, so that `journalctl -p` works.
+#[derive(Debug)]
+struct Prefixed;
+
+impl<S, N> FormatEvent<S, N> for Prefixed
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        write!(writer, "<{}>", priority(*event.metadata().level()))?;
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// Returns the syslog priority of a level.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_human_must_look_at_is_an_error_to_syslog_too() {
+        assert_eq!(priority(Level::ERROR), 3);
+        assert_eq!(priority(Level::TRACE), 7);
+    }
+}

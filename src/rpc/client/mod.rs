@@ -1,0 +1,3 @@
+//! Clients: what one program says to another.
+
+pub mod keys;

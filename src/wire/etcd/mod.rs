@@ -1,0 +1,3 @@
+//! The formats of the store's client APIs.
+
+pub mod keys_v2;
