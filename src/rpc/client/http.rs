@@ -74,7 +74,8 @@ impl Request {
     /// Sends `body` as `content_type`.
     #[must_use]
     pub fn with_body(self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        let mut with = self.with(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let mut with =
+            self.with(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         with.body = body.into();
         with
     }
@@ -181,7 +182,8 @@ impl HttpClient {
             };
             tries += 1;
             match self.send(connection, origin, &request, until).await {
-                Err(Unsent::Rejected | Unsent::Broken(_)) if reused && request.method.is_safe() => {}
+                Err(Unsent::Rejected | Unsent::Broken(_)) if reused && request.method.is_safe() => {
+                }
                 Err(Unsent::Rejected) if reused => {}
                 Err(Unsent::Rejected) => {
                     let source = io::ErrorKind::ConnectionReset.into();
@@ -242,7 +244,8 @@ impl HttpClient {
 
     async fn reach(&self, origin: &Origin) -> io::Result<Connection> {
         let io = self.stream(origin).await?;
-        let (sender, driver) = http1::handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
+        let (sender, driver) =
+            http1::handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
         let mut connection = Connection { sender, driver: Some(Box::pin(driver)) };
         let Connection { sender, driver } = &mut connection;
         drive(driver, sender.ready()).await.map_err(io::Error::other)?;

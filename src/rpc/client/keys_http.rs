@@ -16,9 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::foundation::exit::chain;
 use crate::rpc::client::http::{HttpClient, HttpError, Request, Response, Streaming};
-use crate::rpc::client::keys::{
-    Answer, Call, Delete, Expect, Keys, KeysFailure, Read, Write,
-};
+use crate::rpc::client::keys::{Answer, Call, Delete, Expect, Keys, KeysFailure, Read, Write};
 use crate::rpc::client::url::Url;
 use crate::wire::etcd::keys_v2::{Code, Event, KeysError};
 
@@ -118,7 +116,8 @@ impl Ask {
 
     /// Asks for the first event from `from` on; from now on if zero.
     pub fn wait(key: &str, recursive: bool, from: u64) -> Self {
-        let ask = Self::new(Method::GET, key).query("wait", "true").query_if(recursive, "recursive");
+        let ask =
+            Self::new(Method::GET, key).query("wait", "true").query_if(recursive, "recursive");
         if from == 0 { ask } else { ask.query("waitIndex", from.to_string()) }
     }
 
@@ -345,7 +344,8 @@ mod tests {
 
     const FIRST: &str = "http://10.0.0.1:2379";
     const SECOND: &str = "http://10.0.0.2:2379";
-    const EVENT: &str = r#"{"action":"set","node":{"key":"/a","value":"1","modifiedIndex":7,"createdIndex":7}}"#;
+    const EVENT: &str =
+        r#"{"action":"set","node":{"key":"/a","value":"1","modifiedIndex":7,"createdIndex":7}}"#;
     const AT_7: &str = "X-Etcd-Index: 7\r\n";
 
     struct Store {

@@ -199,7 +199,9 @@ impl Snapshot {
         let action = event.action;
         let gone = match action {
             Action::Get => return Vec::new(),
-            Action::Delete | Action::CompareAndDelete | Action::Expire => self.at_or_below(&node.key),
+            Action::Delete | Action::CompareAndDelete | Action::Expire => {
+                self.at_or_below(&node.key)
+            }
             // A directory may have taken a key's place.
             _ if node.dir => {
                 let known = self.entries.contains_key(&node.key);
@@ -225,5 +227,169 @@ impl Snapshot {
         let folder = format!("{}/", key.trim_end_matches('/'));
         let within = |path: &&String| path.as_str() == key || path.starts_with(&folder);
         self.entries.range(key.to_owned()..).map(|(path, _)| path).filter(within).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::foundation::clock::{Timestamp, TokioClock};
+    use crate::rpc::client::keys::{Delete, Expect, Write};
+    use crate::rpc::client::keys_memory::MemoryKeys;
+
+    struct World {
+        keys: Arc<MemoryKeys>,
+        tasks: Tasks,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let clock = TokioClock::starting_at(Timestamp::from_secs(1_700_000_000));
+            let keys = Arc::new(MemoryKeys::new(Arc::new(clock)));
+            Self { keys, tasks: Tasks::default() }
+        }
+
+        fn follow(&self, path: &str) -> mpsc::Receiver<Change> {
+            follow(self.keys.clone(), path, &self.tasks)
+        }
+
+        async fn set(&self, path: &str, value: &str) {
+            self.keys.put(path, Write::set(value)).await.unwrap();
+        }
+
+        async fn remove(&self, path: &str) {
+            let delete = Delete { recursive: true, dir: true, expect: Expect::Anything };
+            self.keys.delete(path, delete).await.unwrap();
+        }
+    }
+
+    /// Writes a change as a test reads it, without its indexes.
+    fn short(change: &Change) -> String {
+        match change {
+            Change::Listed(seen) => {
+                let entries = seen.entries.iter();
+                let pairs: Vec<_> =
+                    entries.map(|(path, entry)| format!("{path}={}", entry.value)).collect();
+                format!("listed {}", pairs.join(" "))
+            }
+            Change::Changed { path, value: Some(value), .. } => format!("{path}={value}"),
+            Change::Changed { path, value: None, .. } => format!("{path} gone"),
+            Change::Lost { .. } => "lost".to_owned(),
+        }
+    }
+
+    async fn next(reader: &mut mpsc::Receiver<Change>) -> String {
+        let change = tokio::time::timeout(Duration::from_mins(1), reader.recv()).await;
+        short(&change.expect("a change in time").expect("the mirror runs"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_there_comes_first_then_every_change() {
+        let world = World::new();
+        world.set("/a/x", "1").await;
+        world.set("/b", "elsewhere").await;
+        let mut reader = world.follow("/a");
+        assert_eq!(next(&mut reader).await, "listed /a/x=1");
+        world.set("/a/y", "2").await;
+        world.set("/b", "again").await;
+        world.remove("/a/x").await;
+        assert_eq!(next(&mut reader).await, "/a/y=2");
+        assert_eq!(next(&mut reader).await, "/a/x gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_is_not_there_yet_is_empty() {
+        let world = World::new();
+        let mut reader = world.follow("/a");
+        assert_eq!(next(&mut reader).await, "listed ");
+        world.set("/a/x", "1").await;
+        assert_eq!(next(&mut reader).await, "/a/x=1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_takes_its_keys_along_also_one_above() {
+        let world = World::new();
+        for path in ["/a/b/x", "/a/b/y", "/a/bc"] {
+            world.set(path, "1").await;
+        }
+        let mut reader = world.follow("/a");
+        next(&mut reader).await;
+        world.remove("/a/b").await;
+        assert_eq!(next(&mut reader).await, "/a/b/x gone");
+        assert_eq!(next(&mut reader).await, "/a/b/y gone");
+        world.remove("/a").await;
+        assert_eq!(next(&mut reader).await, "/a/bc gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_expires_is_gone() {
+        let world = World::new();
+        let write = Write::set("1").for_time(Duration::from_secs(9));
+        world.keys.put("/a/x", write).await.unwrap();
+        let mut reader = world.follow("/a");
+        assert_eq!(next(&mut reader).await, "listed /a/x=1");
+        let gone = reader.recv().await.unwrap();
+        assert!(matches!(gone, Change::Changed { value: None, action: Action::Expire, .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_cut_goes_unnoticed() {
+        let world = World::new();
+        let mut reader = world.follow("/a");
+        next(&mut reader).await;
+        world.keys.set_reachable(false);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.keys.set_reachable(true);
+        world.set("/a/x", "1").await;
+        assert_eq!(next(&mut reader).await, "/a/x=1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_away_is_told_once_and_listed_when_it_is_back() {
+        let world = World::new();
+        let mut reader = world.follow("/a");
+        next(&mut reader).await;
+        world.keys.set_reachable(false);
+        assert_eq!(next(&mut reader).await, "lost");
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert!(reader.try_recv().is_err(), "it is told once");
+        world.keys.set_reachable(true);
+        world.set("/a/x", "1").await;
+        assert_eq!(next(&mut reader).await, "listed /a/x=1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_was_never_there_is_told_too() {
+        let world = World::new();
+        world.keys.set_reachable(false);
+        let mut reader = world.follow("/a");
+        assert_eq!(next(&mut reader).await, "lost");
+        world.keys.set_reachable(true);
+        assert_eq!(next(&mut reader).await, "listed ");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn history_that_is_gone_means_a_new_list() {
+        let world = World::new();
+        world.set("/a/x", "old").await;
+        let mut reader = world.follow("/a");
+        assert_eq!(next(&mut reader).await, "listed /a/x=old");
+        // The mirror does not get to run in between, and the store remembers 1000 changes.
+        for number in 0..1_500 {
+            world.set("/a/x", &number.to_string()).await;
+        }
+        assert_eq!(next(&mut reader).await, "listed /a/x=1499");
+        world.set("/a/x", "new").await;
+        assert_eq!(next(&mut reader).await, "/a/x=new");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_leaves_ends_the_mirror() {
+        let world = World::new();
+        let mut reader = world.follow("/a");
+        next(&mut reader).await;
+        drop(reader);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(format!("{:?}", world.tasks), "Tasks { running: 0, .. }");
     }
 }

@@ -9,7 +9,9 @@
 
 pub mod http;
 pub mod keys;
+pub mod keys_contract;
 pub mod keys_http;
+pub mod keys_memory;
 pub mod members_http;
 pub mod mirror;
 #[cfg(test)]

@@ -123,7 +123,8 @@ mod tests {
     use super::*;
 
     fn check(text: &str, shown: &str) {
-        let parsed = text.parse::<Url>().map_or_else(|error| error.to_string(), |url| url.to_string());
+        let parsed =
+            text.parse::<Url>().map_or_else(|error| error.to_string(), |url| url.to_string());
         assert_eq!(parsed, shown);
     }
 
