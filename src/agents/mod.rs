@@ -2,4 +2,6 @@
 //! `rpc::client` and `wire`, as they would on two machines.
 
 pub mod discovery;
+pub mod environment;
 pub mod etcd;
+pub mod ssh_keys;
