@@ -18,6 +18,7 @@ pub const APPLET: Applet = Applet {
     about: "Write this machine's addresses to /etc/environment",
     command: Cli::command,
     run,
+    ..Applet::PLAIN
 };
 
 const NAME: &str = "coreos-setup-environment";

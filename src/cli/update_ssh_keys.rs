@@ -20,6 +20,7 @@ pub const APPLET: Applet = Applet {
     about: "Make a user's authorized_keys out of named parts",
     command: Cli::command,
     run,
+    ..Applet::PLAIN
 };
 
 const NAME: &str = "update-ssh-keys";
