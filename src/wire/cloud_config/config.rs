@@ -122,6 +122,7 @@ pub struct DropIn {
 
 /// An element of `users`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the schema's own")]
 pub struct User {
     /// The login name.
     pub name: String,
@@ -228,8 +229,8 @@ impl ConfigError {
 
 impl CloudConfig {
     /// Decodes a cloud-config; unknown keys are ignored.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let tree = yaml::parse(text)?;
+    pub fn parse(source: &str) -> Result<Self, ConfigError> {
+        let tree = yaml::parse(source)?;
         check_struct(&tree, "cloud-config", schema::CLOUD_CONFIG)?;
         let files = elements(&tree, "write_files");
         Ok(Self {
@@ -272,19 +273,27 @@ fn check(node: &Node, line: usize, field: &Field) -> Result<(), ConfigError> {
         Type::Float if float(node).is_none() => wrong("a number"),
         Type::Flag | Type::Integer | Type::Float => Ok(()),
         Type::Struct(fields) => check_struct(node, key, fields),
-        Type::Texts | Type::Structs(_) => {
-            let Value::List(list) = &node.value else { return wrong("a list") };
-            list.iter().enumerate().try_for_each(|(at, element)| match field.holds {
-                Type::Structs(fields) => check_struct(element, &format!("{key}[{at}]"), fields),
-                _ if element.text().is_some() => Ok(()),
-                _ => Err(ConfigError::Type {
-                    line: element.line,
-                    key: format!("{key}[{at}]"),
-                    wanted: "text",
-                }),
-            })
+        Type::Texts => check_list(node, line, key, |element, key| match element.text() {
+            Some(_) => Ok(()),
+            None => Err(ConfigError::Type { line: element.line, key, wanted: "text" }),
+        }),
+        Type::Structs(fields) => {
+            check_list(node, line, key, |element, key| check_struct(element, &key, fields))
         }
     }
+}
+
+fn check_list(
+    node: &Node,
+    line: usize,
+    key: &str,
+    each: impl Fn(&Node, String) -> Result<(), ConfigError>,
+) -> Result<(), ConfigError> {
+    let Value::List(list) = &node.value else {
+        return Err(ConfigError::Type { line, key: key.to_owned(), wanted: "a list" });
+    };
+    let mut numbered = list.iter().enumerate();
+    numbered.try_for_each(|(at, element)| each(element, format!("{key}[{at}]")))
 }
 
 fn accepted(field: &Field, value: String, line: usize) -> Result<(), ConfigError> {
@@ -378,8 +387,9 @@ fn setting(node: &Node, holds: Type) -> Option<String> {
         Type::Flag => return flag(node)?.then(|| "true".to_owned()),
         Type::Integer => integer(node)?.to_string(),
         Type::Float => float(node)?,
-        Type::Text | Type::Struct(_) | Type::Texts | Type::Structs(_) => return Some(node.text()?)
-            .filter(|text| !text.is_empty()),
+        Type::Text | Type::Struct(_) | Type::Texts | Type::Structs(_) => {
+            return Some(node.text()?).filter(|text| !text.is_empty());
+        }
     };
     (value != "0").then_some(value)
 }
@@ -395,8 +405,7 @@ fn oem(node: &Node) -> Oem {
 }
 
 fn unit(node: &Node) -> Unit {
-    let drop_in =
-        |node: &Node| DropIn { name: text(node, "name"), content: text(node, "content") };
+    let drop_in = |node: &Node| DropIn { name: text(node, "name"), content: text(node, "content") };
     Unit {
         name: text(node, "name"),
         mask: is_set(node, "mask"),
@@ -552,10 +561,7 @@ mod tests {
                 "write_files:\n  - path: /a\n    permissions: pants",
                 "line 3: invalid value `pants` for `permissions`",
             ),
-            (
-                "coreos:\n  units:\n   - command: lol",
-                "line 3: invalid value `lol` for `command`",
-            ),
+            ("coreos:\n  units:\n   - command: lol", "line 3: invalid value `lol` for `command`"),
             (
                 "coreos:\n  locksmith:\n    window-start: soon",
                 "line 3: invalid value `soon` for `window_start`",
@@ -568,7 +574,10 @@ mod tests {
                 "manage_etc_hosts: all",
                 "line 1: `manage_etc_hosts` can only be `localhost`, not `all`",
             ),
-            ("coreos:\n\tunits: 1", "line 2: tabs disallowed within this context (block indentation)"),
+            (
+                "coreos:\n\tunits: 1",
+                "line 2: tabs disallowed within this context (block indentation)",
+            ),
         ] {
             assert_eq!(refused(text), expected);
         }

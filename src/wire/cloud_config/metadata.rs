@@ -67,10 +67,7 @@ mod tests {
     #[test]
     fn a_config_drive_may_say_nothing() {
         for json in ["", "{}", r#"{"ignore": "me", "hostname": null, "public_keys": null}"#] {
-            assert_eq!(
-                Metadata::from_config_drive(json.as_bytes()).unwrap(),
-                Metadata::default()
-            );
+            assert_eq!(Metadata::from_config_drive(json.as_bytes()).unwrap(), Metadata::default());
         }
     }
 

@@ -82,8 +82,7 @@ const NO_ETCD: &str = "etcd 0.4 is no longer shipped; use etcd2";
 const NOT_ETCD: &str = "etcd2 options do nothing for etcd 0.4; write them under etcd2";
 const CA_FILE: &str = "use trusted_ca_file and client_cert_auth";
 const PEER_CA_FILE: &str = "use peer_trusted_ca_file and peer_client_cert_auth";
-const IMPORT: &str =
-    "keys fetched over the network may be missing when a machine boots; write them in \
+const IMPORT: &str = "keys fetched over the network may be missing when a machine boots; write them in \
      ssh_authorized_keys";
 
 /// A whole cloud-config.
@@ -251,8 +250,12 @@ pub const LOCKSMITH: &[Field] = &[
     Field::new("etcd_username", Type::Text),
     Field::new("etcd_password", Type::Text),
     Field::new("group", Type::Text),
-    Field::new("window_start", Type::Text).accepts(patterns::window_start).variable("REBOOT_WINDOW_START"),
-    Field::new("window_length", Type::Text).accepts(patterns::window_length).variable("REBOOT_WINDOW_LENGTH"),
+    Field::new("window_start", Type::Text)
+        .accepts(patterns::window_start)
+        .variable("REBOOT_WINDOW_START"),
+    Field::new("window_length", Type::Text)
+        .accepts(patterns::window_length)
+        .variable("REBOOT_WINDOW_LENGTH"),
 ];
 
 /// `coreos.update`.
@@ -283,8 +286,7 @@ pub const UNITS: &[Field] = &[
 ];
 
 /// An element of a unit's `drop_ins`.
-pub const DROP_INS: &[Field] =
-    &[Field::new("name", Type::Text), Field::new("content", Type::Text)];
+pub const DROP_INS: &[Field] = &[Field::new("name", Type::Text), Field::new("content", Type::Text)];
 
 /// An element of `users`.
 pub const USERS: &[Field] = &[

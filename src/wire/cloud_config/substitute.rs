@@ -117,8 +117,10 @@ mod tests {
 
     #[test]
     fn other_words_stay() {
-        check("$unknown_ipv4 ${private_ipv4} $ $$private_ipv4 \\$HOME",
-              "$unknown_ipv4 ${private_ipv4} $ $192.0.2.3 \\$HOME");
+        check(
+            "$unknown_ipv4 ${private_ipv4} $ $$private_ipv4 \\$HOME",
+            "$unknown_ipv4 ${private_ipv4} $ $192.0.2.3 \\$HOME",
+        );
     }
 
     #[test]

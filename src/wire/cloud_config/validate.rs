@@ -162,7 +162,9 @@ impl Findings {
                 (Type::Struct(fields), _) => self.validity(&entry.node, fields),
                 (Type::Structs(fields), _) => {
                     let list = entry.node.elements();
-                    list.iter().for_each(|element| self.validity(element, fields));
+                    for element in list {
+                        self.validity(element, fields);
+                    }
                 }
                 (_, Some(accepts)) => {
                     let value = entry.node.text().unwrap_or_default();
@@ -213,11 +215,9 @@ fn elements<'a>(tree: &'a Node, key: &str) -> &'a [Node] {
 fn fits(node: &Node, holds: Type) -> bool {
     let simple = match &node.value {
         Value::Plain(text) => yaml::simple(text),
-        Value::Null
-        | Value::Quoted(_)
-        | Value::Binary(_)
-        | Value::List(_)
-        | Value::Map(_) => Simple::Text,
+        Value::Null | Value::Quoted(_) | Value::Binary(_) | Value::List(_) | Value::Map(_) => {
+            Simple::Text
+        }
     };
     match (holds, &node.value) {
         (_, Value::Null)
@@ -326,10 +326,7 @@ mod tests {
 
     #[test]
     fn a_value_must_fit_its_pattern() {
-        check(
-            "coreos:\n  units:\n    - command: lol",
-            &["line 3: error: invalid value lol"],
-        );
+        check("coreos:\n  units:\n    - command: lol", &["line 3: error: invalid value lol"]);
         let strategy = |value: &str| format!("coreos:\n  update:\n    reboot_strategy: {value}");
         check(&strategy("always"), &["line 3: error: invalid value always"]);
         check(&strategy("off"), &[]);
@@ -369,9 +366,8 @@ mod tests {
         check(&of("aGVsbG8gd29ybGQ=", "base64"), &[]);
         check(&of(&format!("!!binary {packed}"), "gzip"), &[]);
         check(&of(packed, "gzip+base64"), &[]);
-        let wrong = |encoding: &str| {
-            format!("line 3: error: content cannot be decoded as \"{encoding}\"")
-        };
+        let wrong =
+            |encoding: &str| format!("line 3: error: content cannot be decoded as \"{encoding}\"");
         check(&of("!!binary aGVsbG8gd29ybGQK", "base64"), &[&wrong("base64")]);
         check(&of("hello", "custom"), &[&wrong("custom")]);
     }
@@ -398,10 +394,7 @@ mod tests {
     #[test]
     fn user_data_of_no_kind_is_an_error_and_of_another_kind_passes() {
         let of = |text: &str| user_data(text).iter().map(Finding::to_string).collect::<Vec<_>>();
-        assert_eq!(
-            of("{}"),
-            ["line 1: error: must be \"#cloud-config\" or begin with \"#!\""]
-        );
+        assert_eq!(of("{}"), ["line 1: error: must be \"#cloud-config\" or begin with \"#!\""]);
         for text in ["", "{\"ignitionVersion\":0}", "#!/bin/bash", "#cloud-config\nhostname: a"] {
             assert_eq!(of(text), Vec::<String>::new(), "{text}");
         }

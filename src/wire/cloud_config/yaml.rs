@@ -91,11 +91,9 @@ impl Node {
     pub fn elements(&self) -> &[Self] {
         match &self.value {
             Value::List(list) => list,
-            Value::Null
-            | Value::Plain(_)
-            | Value::Quoted(_)
-            | Value::Binary(_)
-            | Value::Map(_) => &[],
+            Value::Null | Value::Plain(_) | Value::Quoted(_) | Value::Binary(_) | Value::Map(_) => {
+                &[]
+            }
         }
     }
 
@@ -125,11 +123,9 @@ impl Node {
     pub fn bytes(&self) -> Option<Vec<u8>> {
         match &self.value {
             Value::Binary(bytes) => Some(bytes.clone()),
-            Value::Null
-            | Value::Plain(_)
-            | Value::Quoted(_)
-            | Value::List(_)
-            | Value::Map(_) => self.text().map(String::into_bytes),
+            Value::Null | Value::Plain(_) | Value::Quoted(_) | Value::List(_) | Value::Map(_) => {
+                self.text().map(String::into_bytes)
+            }
         }
     }
 }
@@ -201,7 +197,7 @@ pub fn parse(text: &str) -> Result<Node, YamlError> {
         let message = "found character that cannot start any token".to_owned();
         return Err(YamlError { line, message });
     }
-    Builder { parser: Parser::new_from_str(text), anchors: Vec::new(), nodes: 0 }.document()
+    Builder { text, parser: Parser::new_from_str(text), anchors: Vec::new(), nodes: 0 }.document()
 }
 
 /// Returns the line of a tab in a text that has nothing else.
@@ -211,6 +207,7 @@ fn lone_tab(text: &str) -> Option<usize> {
 }
 
 struct Builder<'a> {
+    text: &'a str,
     parser: Parser<'a, StrInput<'a>>,
     /// Anchored nodes by the parser's number, with how many nodes each is.
     anchors: Vec<(usize, Node, usize)>,
@@ -244,17 +241,12 @@ impl<'a> Builder<'a> {
     fn next(&mut self) -> Result<(Event<'a>, Span), YamlError> {
         match self.parser.next_event() {
             Some(Ok(got)) => Ok(got),
-            Some(Err(error)) => Err(reworded(&error)),
+            Some(Err(error)) => Err(reworded(&error, self.text)),
             None => Ok((Event::StreamEnd, Span::default())),
         }
     }
 
-    fn node(
-        &mut self,
-        event: Event<'a>,
-        span: Span,
-        depth: usize,
-    ) -> Result<Node, YamlError> {
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, YamlError> {
         let line = span.start.line();
         self.count(1, line)?;
         if depth == 0 {
@@ -374,17 +366,26 @@ fn scalar(
     })
 }
 
-/// The parser's words, except where the ones that people know say more.
-fn reworded(error: &ScanError) -> YamlError {
-    let message = match error.info() {
-        "simple key expected" | "simple key expect ':'" => "could not find expected ':'",
-        other => other,
-    };
-    YamlError { line: error.marker().line(), message: message.to_owned() }
+/// The parser's words and line, except where a word stands without its colon: the parser sees
+/// that only when it is past the word.
+fn reworded(error: &ScanError, text: &str) -> YamlError {
+    let (line, column) = (error.marker().line(), error.marker().col());
+    if !error.info().starts_with("simple key expect") || column > SIMPLE_KEY_MAX {
+        return YamlError { line, message: error.info().to_owned() };
+    }
+    let before = text.lines().take(line.saturating_sub(1)).collect::<Vec<_>>();
+    let says_something = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with('#');
+    let line = before.iter().rposition(says_something).map_or(line, |at| at + 1);
+    YamlError { line, message: "could not find expected ':'".to_owned() }
 }
+
+/// Longest key, in letters, that YAML knows without a `?`.
+const SIMPLE_KEY_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     fn fails(text: &str) -> String {
@@ -432,6 +433,7 @@ mod tests {
     fn mistakes_have_the_line_they_are_on() {
         assert_eq!(fails("a:\na"), "line 2: could not find expected ':'");
         assert_eq!(fails("#hello\na:\na"), "line 3: could not find expected ':'");
+        assert_eq!(fails("a: 1\nb\n\n# c\nc: 1\n"), "line 2: could not find expected ':'");
         assert!(fails("\t").starts_with("line 1: "));
         assert!(fails("a: 1\n  b: 2\n").starts_with("line 2: "));
         assert!(fails("a: [1,\nb: }\n").starts_with("line 2: "));
@@ -443,10 +445,10 @@ mod tests {
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..10 {
             let below = format!("*a{}, ", level - 1).repeat(10);
-            text.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+            writeln!(text, "a{level}: &a{level} [{below}]").unwrap();
         }
         assert!(fails(&text).contains("counting what aliases repeat"));
-        assert!(fails(&"[".repeat(10_000)).contains("nested deeper"));
+        assert!(fails(&"[".repeat(100)).contains("nested deeper"));
     }
 
     #[test]
