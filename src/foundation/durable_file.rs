@@ -81,10 +81,10 @@ fn write(path: &Path, contents: &[u8], attributes: Attributes) -> io::Result<()>
 
 fn fill(path: &Path, contents: &[u8], attributes: Attributes) -> io::Result<()> {
     // Only a process that had our number and died can have left it.
-    fs::remove_file(path).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    })?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(_) | Ok(()) => {}
+    }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(contents)?;
     if let Some((uid, gid)) = attributes.owner {
