@@ -80,11 +80,10 @@ pub trait Fetch: fmt::Debug + Send + Sync {
 impl Fetch for HttpClient {
     fn get<'a>(&'a self, url: &'a str) -> Call<'a> {
         Box::pin(async move {
-            let refused =
-                |why: String| FetchError::Address { url: url.to_owned(), why };
-            let parsed: Url = url.parse().map_err(|error: crate::rpc::client::url::UrlError| {
-                refused(error.to_string())
-            })?;
+            let refused = |why: String| FetchError::Address { url: url.to_owned(), why };
+            let parsed: Url = url
+                .parse()
+                .map_err(|error: crate::rpc::client::url::UrlError| refused(error.to_string()))?;
             if matches!(parsed.origin, Origin::Unix(_)) {
                 return Err(refused("only `http://` is fetched".to_owned()));
             }

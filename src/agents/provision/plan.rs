@@ -208,8 +208,8 @@ fn service_units(config: &CloudConfig) -> Vec<Unit> {
         ("locksmithd.service", &coreos.locksmith),
     ];
     let unit = |(name, settings): (&str, &Vec<_>)| {
-        let drop_in = outputs::drop_in(settings)
-            .map(|content| DropIn { name: DROP_IN.to_owned(), content });
+        let drop_in =
+            outputs::drop_in(settings).map(|content| DropIn { name: DROP_IN.to_owned(), content });
         Unit {
             name: name.to_owned(),
             runtime: true,
@@ -270,7 +270,10 @@ fn amending(drop_in: &DropIn, folder: &Path) -> Option<UnitStep> {
     Some(if is_file_name(&drop_in.name) {
         UnitStep::Place { path: folder.join(&drop_in.name), content: drop_in.content.clone() }
     } else {
-        UnitStep::Refuse(format!("its drop-in `{}` has a name that is none of a file", drop_in.name))
+        UnitStep::Refuse(format!(
+            "its drop-in `{}` has a name that is none of a file",
+            drop_in.name
+        ))
     })
 }
 
@@ -402,8 +405,11 @@ mod tests {
         for (yaml, expected) in [
             (
                 "reboot-strategy: off",
-                &["mask /run/systemd/system/locksmithd.service", "reload", "stop locksmithd.service"]
-                    [..],
+                &[
+                    "mask /run/systemd/system/locksmithd.service",
+                    "reload",
+                    "stop locksmithd.service",
+                ][..],
             ),
             ("reboot-strategy: reboot", &["reload", "restart locksmithd.service"]),
             ("reboot-strategy: etcd-lock", &["reload", "restart locksmithd.service"]),

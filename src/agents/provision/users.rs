@@ -104,8 +104,7 @@ mod tests {
 
     #[test]
     fn a_password_is_set_by_its_hash() {
-        let user =
-            User { name: "ada".to_owned(), passwd: "$6$hash".to_owned(), ..User::default() };
+        let user = User { name: "ada".to_owned(), passwd: "$6$hash".to_owned(), ..User::default() };
         let program = set_password(&user).unwrap();
         assert_eq!(shown(&program), "chpasswd -e");
         assert_eq!(program.input, b"ada:$6$hash");
