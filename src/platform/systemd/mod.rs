@@ -371,7 +371,10 @@ async fn contract_of_links(systemd: &dyn Systemd, good: &UnitName, bad: &UnitNam
     assert!(matches!(masked, SystemdError::Masked { .. }), "{masked}");
     systemd.unmask(units, Lasting::Runtime).await.expect("a unit can be unmasked");
     systemd.unmask(units, Lasting::Runtime).await.expect("unmasking twice is fine");
-    systemd.disable(&[bad.clone()], Lasting::Runtime).await.expect("links can be removed");
+    systemd
+        .disable(std::slice::from_ref(bad), Lasting::Runtime)
+        .await
+        .expect("links can be removed");
     systemd.daemon_reload().await.expect("unit files can be read again");
     let gone = systemd.run(Verb::Start, bad).await.expect_err("its link is gone");
     assert!(matches!(gone, SystemdError::NotFound { .. }), "{gone}");
