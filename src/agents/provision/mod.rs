@@ -22,6 +22,8 @@ pub mod apply;
 pub mod fetch;
 pub mod plan;
 pub mod run;
+#[cfg(test)]
+mod scenarios;
 pub mod sources;
 mod units;
 mod users;

@@ -108,7 +108,9 @@ pub async fn run(
         ssh_key_name: &options.ssh_key_name,
     });
     let failures = apply(&steps, machine, &options.workspace).await;
-    failures.iter().for_each(|failure| say(console, &chain(failure)));
+    for failure in &failures {
+        say(console, &chain(failure));
+    }
     Ok(Outcome::Applied { refused, failures })
 }
 

@@ -17,7 +17,7 @@ use crate::foundation::limits::CLOUD_CONFIG_BYTES_MAX;
 use crate::wire::cloud_config::metadata::{BadMetadata, Metadata};
 
 /// How long sources may take to appear: half of what the boot gives the whole service.
-pub const SELECT_DEADLINE: Duration = Duration::from_secs(5 * 60);
+pub const SELECT_DEADLINE: Duration = Duration::from_mins(5);
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -174,12 +174,11 @@ async fn ask(url: &str, machine: &Machine) -> Probe {
 
 /// Finds the address on a kernel command line: the last one given counts, an empty one does not.
 pub fn config_url(line: &str) -> Option<&str> {
-    let values = line.split_whitespace().filter_map(|word| {
+    line.split_whitespace().rev().find_map(|word| {
         let (key, value) = word.split_once('=')?;
         let known = key == "cloud-config-url" || key == "cloud_config_url";
         (known && !value.is_empty()).then_some(value)
-    });
-    values.last()
+    })
 }
 
 impl Available {

@@ -15,10 +15,10 @@ use crate::foundation::durable_file::{Attributes, WriteError, replace};
 use crate::platform::systemd::{Lasting, SystemdError, UnitName, Verb};
 
 /// How long one job may take: half of what the boot gives the whole service.
-pub(super) const COMMAND_DEADLINE: Duration = Duration::from_secs(5 * 60);
+pub(super) const COMMAND_DEADLINE: Duration = Duration::from_mins(5);
 
 /// How long systemd may take to read its units or to link them.
-const MANAGER_DEADLINE: Duration = Duration::from_secs(60);
+const MANAGER_DEADLINE: Duration = Duration::from_mins(1);
 
 const NULL: &str = "/dev/null";
 

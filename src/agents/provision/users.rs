@@ -7,7 +7,7 @@ use crate::platform::host::Program;
 use crate::wire::cloud_config::config::User;
 
 /// How long a program that edits the user files may take: they are locked by one at a time.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 pub(super) fn program(path: &str, arguments: Vec<String>, input: String) -> Program {
     Program {
