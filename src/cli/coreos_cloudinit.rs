@@ -124,6 +124,8 @@ fn command() -> Command {
     Command::new("coreos-cloudinit")
         .about(APPLET.about)
         .version(env!("CARGO_PKG_VERSION"))
+        // As in Go, of a flag given twice the last one counts.
+        .args_override_self(true)
         .arg(several(value("from-file", "PATH", "Read user-data from a file")))
         .arg(several(value("from-url", "URL", "Fetch user-data over HTTP")))
         .arg(several(value("from-configdrive", "DIR", "Read a mounted config drive")))
@@ -334,7 +336,8 @@ mod tests {
         assert_eq!(request.options.workspace, PathBuf::from("/var/lib/coreos-cloudinit"));
         assert_eq!(request.options.ssh_key_name, "coreos-cloudinit");
         assert!(!request.validate && !request.ignore_failure);
-        let request = asked(&["-from-file=/a", "-validate", "-ignore-failure=true"]).unwrap();
+        let args = ["-from-file=/a", "-validate", "-ignore-failure=true", "-validate"];
+        let request = asked(&args).unwrap();
         assert!(request.validate && request.ignore_failure);
     }
 
