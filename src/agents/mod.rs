@@ -4,4 +4,5 @@
 pub mod discovery;
 pub mod environment;
 pub mod etcd;
+pub mod provision;
 pub mod ssh_keys;
