@@ -22,7 +22,9 @@ pub enum InitrdError {
 
 /// Makes the initrd from our init and the modules in `modules`, the kernel's folder of them.
 pub fn make(init: &[u8], modules: &Path) -> Result<Vec<u8>, InitrdError> {
-    let order = load_order(&lines(WANTED), &files::read_text(&modules.join("modules.dep"))?)?;
+    let dependencies = files::read_text(&modules.join("modules.dep"))?;
+    let builtin = files::read_text(&modules.join("modules.builtin"))?;
+    let order = load_order(&lines(WANTED), &dependencies, &builtin)?;
     let mut archive = Archive::default();
     for folder in ["dev", "modules", "proc", "sys", "sysroot"] {
         archive.folder(folder);
@@ -45,15 +47,21 @@ pub fn lines(list: &str) -> Vec<&str> {
     list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
-/// Returns the files of the wanted modules, each after those it needs.
-fn load_order<'a>(wanted: &[&str], dependencies: &'a str) -> Result<Vec<&'a str>, InitrdError> {
+/// Returns the files of the wanted modules, each after those it needs, without those that are built
+/// into the kernel.
+fn load_order<'a>(
+    wanted: &[&str],
+    dependencies: &'a str,
+    builtin: &str,
+) -> Result<Vec<&'a str>, InitrdError> {
     let needs: BTreeMap<&str, (&str, Vec<&str>)> = dependencies
         .lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(path, needs)| (name(path), (path, needs.split_ascii_whitespace().collect())))
         .collect();
     let mut order = Vec::new();
-    for module in wanted {
+    let is_module = |module: &&&str| !builtin.lines().any(|path| name(path) == **module);
+    for module in wanted.iter().filter(is_module) {
         let (path, needed) =
             needs.get(module).ok_or_else(|| InitrdError::NoModule((*module).to_owned()))?;
         // The list is transitive, and what must come first stands last.
@@ -81,10 +89,11 @@ mod tests {
         k/dm-mod.ko:\n\
         k/erofs.ko: k/crc.ko\n\
         k/crc.ko:\n";
+    const BUILTIN: &str = "k/ext4.ko\n";
 
     #[test]
-    fn a_module_is_loaded_once_and_after_what_it_needs() {
-        let order = load_order(&["dm-bufio", "dm-verity", "erofs"], DEPENDENCIES).unwrap();
+    fn a_module_is_loaded_once_and_after_what_it_needs_unless_it_is_built_in() {
+        let order = load_order(&["dm-bufio", "dm-verity", "ext4", "erofs"], DEPENDENCIES, BUILTIN).unwrap();
         assert_eq!(
             order,
             ["k/dm-mod.ko", "k/dm-bufio.ko", "k/dm-verity.ko", "k/crc.ko", "k/erofs.ko"]
@@ -93,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_module_the_kernel_lacks_is_named() {
-        let refused = load_order(&["ahci"], DEPENDENCIES).unwrap_err();
+        let refused = load_order(&["ahci"], DEPENDENCIES, BUILTIN).unwrap_err();
         assert_eq!(
             refused.to_string(),
             "modules.list names `ahci`, which this kernel does not have as a module"
