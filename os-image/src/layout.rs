@@ -111,6 +111,17 @@ mod tests {
     }
 
     #[test]
+    fn types_are_those_that_firmware_and_systemd_look_for() {
+        let layout = plan().unwrap();
+        let check = |label, kind: &gpt::partition_types::Type| {
+            assert_eq!(layout.place(label).unwrap().kind, kind.guid, "{label}");
+        };
+        check("EFI-SYSTEM", &gpt::partition_types::EFI);
+        check("OEM", &gpt::partition_types::LINUX_FS);
+        check("ROOT", &gpt::partition_types::LINUX_ROOT_X64);
+    }
+
+    #[test]
     fn a_word_that_we_do_not_know_is_refused() {
         assert!(matches!(lay_out("- { label: X, megabytes: 3 }"), Err(LayoutError::Syntax(_))));
     }
