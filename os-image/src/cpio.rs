@@ -99,6 +99,6 @@ mod tests {
         let text = String::from_utf8_lossy(&bytes);
         assert!(text.contains("000041ed"), "a folder with mode 0755");
         assert!(text.contains("00002180"), "a character device with mode 0600");
-        assert!(text.contains("init\0\0\x0012345\0"));
+        assert!(text.contains("init\0\x0012345\0"));
     }
 }

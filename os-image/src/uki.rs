@@ -12,6 +12,10 @@ use crate::tools::{self, ToolError};
 /// Sections begin at multiples of this in memory.
 const PAGE_BYTES: u64 = 4096;
 
+/// Where a program of the firmware says where its header is, and where the time is in that.
+const HEAD_AT: usize = 0x3c;
+const TIME_IN_HEAD: usize = 8;
+
 /// The image could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum UkiError {
@@ -68,7 +72,19 @@ pub fn make(parts: &Parts<'_>, scratch: &Path, out: &Path) -> Result<(), UkiErro
     }
     arguments.extend([parts.stub, out].map(|path| path.display().to_string()));
     tools::run("objcopy", arguments).map_err(UkiError::Tool)?;
+    let mut image = files::read(out)?;
+    without_time(&mut image);
+    files::write(out, image)?;
     Ok(())
+}
+
+/// Clears the moment at which objcopy ran.
+fn without_time(image: &mut [u8]) {
+    let head = image.get(HEAD_AT..HEAD_AT + 4).and_then(|bytes| bytes.try_into().ok());
+    let time = head.map(u32::from_le_bytes).and_then(|at| usize::try_from(at).ok());
+    if let Some(field) = time.and_then(|at| image.get_mut(at + TIME_IN_HEAD..at + TIME_IN_HEAD + 4)) {
+        field.fill(0);
+    }
 }
 
 /// Returns the first address behind every section of a program.
@@ -86,4 +102,19 @@ pub fn sections(image: &[u8]) -> Result<Vec<(String, u64, u64)>, object::Error> 
         Ok((section.name()?.to_owned(), from, to))
     });
     spans.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_time_is_cleared() {
+        let mut image = vec![0xff; 0x100];
+        image[HEAD_AT..HEAD_AT + 4].copy_from_slice(&0x80u32.to_le_bytes());
+        without_time(&mut image);
+        let cleared: Vec<usize> = (0x40..0x100).filter(|at| image[*at] == 0).collect();
+        assert_eq!(cleared, [0x88, 0x89, 0x8a, 0x8b]);
+        without_time(&mut [1, 2, 3]);
+    }
 }
