@@ -115,14 +115,14 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {
 /// Copies a file into a disk at an offset, leaving holes where it holds zeros.
 pub fn copy_into(disk: &File, offset: u64, from: &Path) -> Result<(), FileError> {
     let mut source = File::open(from).map_err(failed("read", from))?;
-    let mut piece = vec![0; PIECE_BYTES];
+    let (mut piece, zeros) = (vec![0; PIECE_BYTES], vec![0; PIECE_BYTES]);
     let mut at = offset;
     loop {
         let length = source.read(&mut piece).map_err(failed("read", from))?;
         if length == 0 {
             return Ok(());
         }
-        if piece[..length].iter().any(|byte| *byte != 0) {
+        if piece[..length] != zeros[..length] {
             disk.write_all_at(&piece[..length], at).map_err(failed("copy", from))?;
         }
         at += length as u64;

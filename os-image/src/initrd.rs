@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn a_module_is_loaded_once_and_after_what_it_needs_unless_it_is_built_in() {
-        let order = load_order(&["dm-bufio", "dm-verity", "ext4", "erofs"], DEPENDENCIES, BUILTIN).unwrap();
+        let order =
+            load_order(&["dm-bufio", "dm-verity", "ext4", "erofs"], DEPENDENCIES, BUILTIN).unwrap();
         assert_eq!(
             order,
             ["k/dm-mod.ko", "k/dm-bufio.ko", "k/dm-verity.ko", "k/crc.ko", "k/erofs.ko"]

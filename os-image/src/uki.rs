@@ -12,9 +12,10 @@ use crate::tools::{self, ToolError};
 /// Sections begin at multiples of this in memory.
 const PAGE_BYTES: u64 = 4096;
 
-/// Where a program of the firmware says where its header is, and where the time is in that.
+/// Where a program of the firmware says where its header is, and where in that two fields are.
 const HEAD_AT: usize = 0x3c;
 const TIME_IN_HEAD: usize = 8;
+const CHECKSUM_IN_HEAD: usize = 88;
 
 /// The image could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -78,12 +79,13 @@ pub fn make(parts: &Parts<'_>, scratch: &Path, out: &Path) -> Result<(), UkiErro
     Ok(())
 }
 
-/// Clears the moment at which objcopy ran.
+/// Clears the moment at which objcopy ran, and the checksum over it, which no firmware reads.
 fn without_time(image: &mut [u8]) {
     let head = image.get(HEAD_AT..HEAD_AT + 4).and_then(|bytes| bytes.try_into().ok());
-    let time = head.map(u32::from_le_bytes).and_then(|at| usize::try_from(at).ok());
-    if let Some(field) = time.and_then(|at| image.get_mut(at + TIME_IN_HEAD..at + TIME_IN_HEAD + 4)) {
-        field.fill(0);
+    let head = head.map(u32::from_le_bytes).and_then(|at| usize::try_from(at).ok());
+    for field in [TIME_IN_HEAD, CHECKSUM_IN_HEAD] {
+        let bytes = head.and_then(|at| image.get_mut(at + field..at + field + 4));
+        bytes.unwrap_or_default().fill(0);
     }
 }
 
@@ -109,12 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_time_is_cleared() {
+    fn only_the_time_and_the_checksum_are_cleared() {
         let mut image = vec![0xff; 0x100];
         image[HEAD_AT..HEAD_AT + 4].copy_from_slice(&0x80u32.to_le_bytes());
         without_time(&mut image);
         let cleared: Vec<usize> = (0x40..0x100).filter(|at| image[*at] == 0).collect();
-        assert_eq!(cleared, [0x88, 0x89, 0x8a, 0x8b]);
+        assert_eq!(cleared, [0x88, 0x89, 0x8a, 0x8b, 0xd8, 0xd9, 0xda, 0xdb]);
         without_time(&mut [1, 2, 3]);
     }
 }

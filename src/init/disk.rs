@@ -19,9 +19,9 @@ const BLOCK_DEVICES: &str = "/sys/class/block";
 const EFI_VARIABLES: &str = "/sys/firmware/efi/efivars";
 const BOOT_PARTITION: &str = "LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
-/// How often we look for the disk, and how long we wait between: 30 s in all, as long as a slow
-/// controller needs.
-const LOOKS_MAX: u32 = 3_000;
+/// How often we look for the disk, and how long we wait between: 10 s in all, enough for a slow
+/// controller, little beside three tries of a slot that is not there.
+const LOOKS_MAX: u32 = 1_000;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// The device nodes that one boot needs.
