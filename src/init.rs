@@ -75,6 +75,12 @@ fn boot() -> Result<Infallible, Refusal> {
     let hash = roothash::from_cmdline(&cmdline).map_err(Refusal::NoHash)?;
     modules::load_all(&say)?;
     let slot = disk::find(&hash)?;
+    match disk::give_identity(&slot.disk) {
+        Ok(true) => say(&format!("{} has an identity of its own now", slot.disk)),
+        Ok(false) => {}
+        // A disk that cannot be written to cannot be named, and will say so where it matters.
+        Err(why) => say(&format!("{} keeps the identity of every new disk: {why}", slot.disk)),
+    }
     let usr = verity::open(&slot.usr, &slot.verity, &hash)?;
     say(&format!("/usr is {}, / is {}", slot.usr.display(), slot.root.display()));
     sysroot::assemble(&slot.root, &usr)?;

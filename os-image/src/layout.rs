@@ -11,7 +11,7 @@ pub const ALIGNMENT_BYTES: u64 = 1 << 20;
 
 const PLAN: &str = include_str!("../layout.yaml");
 
-/// Names that we give to what has no name of its own: ESP, OEM, ROOT and the disk.
+/// Names that we give to what has no name of its own: ESP, OEM and ROOT.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6b0f_2c1e_6d5a_4f0e_9a4c_0c02_eb0c_0001);
 
 #[derive(Debug, Deserialize)]

@@ -11,6 +11,10 @@ use uuid::Uuid;
 
 use crate::layout::{Layout, SECTOR_BYTES, fixed_uuid};
 
+/// The disk's own identity as it comes from the build: the first boot, which knows this number,
+/// gives it another.
+const NEW_DISK: Uuid = Uuid::from_u128(1);
+
 /// The table could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
@@ -32,8 +36,7 @@ pub fn write(
     let mbr = ProtectiveMBR::with_lb_size(sectors);
     mbr.overwrite_lba0(disk).map_err(TableError::Protective)?;
     let config = gpt::GptConfig::new().writable(true).logical_block_size(LogicalBlockSize::Lb512);
-    let mut table =
-        config.create_from_device(disk, Some(fixed_uuid("disk"))).map_err(TableError::Table)?;
+    let mut table = config.create_from_device(disk, Some(NEW_DISK)).map_err(TableError::Table)?;
     let rows = (1u32..).zip(&layout.places).map(|(number, place)| {
         let row = Partition {
             part_type_guid: Type { guid: place.kind, os: OperatingSystem::None },
@@ -66,7 +69,7 @@ mod tests {
         let own = Uuid::from_u128(7);
         write(&mut disk, &layout, &BTreeMap::from([("USR-A", own)])).unwrap();
         let table = gpt::GptConfig::new().open(&path).unwrap();
-        assert_eq!(table.backup_header().unwrap().disk_guid, fixed_uuid("disk"));
+        assert_eq!(table.backup_header().unwrap().disk_guid, NEW_DISK);
         let labels: Vec<&str> = table.partitions().values().map(|row| row.name.as_str()).collect();
         assert_eq!(
             labels,

@@ -4,7 +4,7 @@
 //! booted from, as systemd-boot wrote it down; the first in order where nothing was written down.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +19,9 @@ const BLOCK_DEVICES: &str = "/sys/class/block";
 const EFI_VARIABLES: &str = "/sys/firmware/efi/efivars";
 const BOOT_PARTITION: &str = "LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
+/// What the kernel counts a disk's size in, whatever its sectors are.
+const SIZE_UNIT: u64 = 512;
+
 /// How often we look for the disk, and how long we wait between: 10 s in all, enough for a slow
 /// controller, little beside three tries of a slot that is not there.
 const LOOKS_MAX: u32 = 1_000;
@@ -27,6 +30,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// The device nodes that one boot needs.
 #[derive(Debug)]
 pub(crate) struct Slot {
+    /// The disk they are on.
+    pub(crate) disk: String,
     /// The file system of `/usr`.
     pub(crate) usr: PathBuf,
     /// Its hash tree.
@@ -78,17 +83,44 @@ fn names(folder: &Path) -> Result<Vec<String>, Refusal> {
 /// Reads a disk's table: the first copy, or the one at its end where the first is damaged.
 fn table(disk: &str) -> Option<Vec<Partition>> {
     let device = File::open(Path::new("/dev").join(disk)).ok()?;
-    let number =
-        |file: &str| read(&format!("{BLOCK_DEVICES}/{disk}/{file}")).ok()?.trim().parse().ok();
-    let sector_bytes: u64 = number("queue/logical_block_size")?;
-    let sectors: u64 = number("size").map(|units: u64| units * 512 / sector_bytes)?;
+    let sector_bytes = number(disk, "queue/logical_block_size")?;
+    let sectors = number(disk, "size")? * SIZE_UNIT / sector_bytes;
     [1, sectors.checked_sub(1)?].into_iter().find_map(|at| {
-        let header = gpt::header(
-            &bytes(&device, at * sector_bytes, usize::try_from(sector_bytes).ok()?).ok()?,
-        )?;
+        let header = gpt::header(&sector(&device, at, sector_bytes)?)?;
         let from = header.entries_sector.checked_mul(sector_bytes)?;
         gpt::partitions(&header, &bytes(&device, from, header.entries_bytes).ok()?)
     })
+}
+
+/// Gives a disk that comes fresh from the build an identity of its own, in both copies of its
+/// table. Says whether it did.
+pub(crate) fn give_identity(disk: &str) -> io::Result<bool> {
+    let mut random = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    // Version 4, the variant of RFC 9562.
+    random[6] = random[6] & 0x0f | 0x40;
+    random[8] = random[8] & 0x3f | 0x80;
+    let device = File::options().read(true).write(true).open(Path::new("/dev").join(disk))?;
+    let sector_bytes = number(disk, "queue/logical_block_size").unwrap_or(SIZE_UNIT);
+    let first = sector(&device, 1, sector_bytes).unwrap_or_default();
+    let Some(named) = gpt::with_identity(&first, Uuid(random)) else { return Ok(false) };
+    if let Some(other) = gpt::header(&first).map(|header| header.other_sector)
+        && let Some(copy) = sector(&device, other, sector_bytes)
+        && let Some(named) = gpt::with_identity(&copy, Uuid(random))
+    {
+        device.write_all_at(&named, other * sector_bytes)?;
+    }
+    device.write_all_at(&named, sector_bytes)?;
+    device.sync_all()?;
+    Ok(true)
+}
+
+fn number(disk: &str, file: &str) -> Option<u64> {
+    read(&format!("{BLOCK_DEVICES}/{disk}/{file}")).ok()?.trim().parse().ok()
+}
+
+fn sector(device: &File, at: u64, sector_bytes: u64) -> Option<Vec<u8>> {
+    bytes(device, at.checked_mul(sector_bytes)?, usize::try_from(sector_bytes).ok()?).ok()
 }
 
 fn bytes(device: &File, from: u64, length: usize) -> io::Result<Vec<u8>> {
@@ -142,6 +174,7 @@ fn nodes(disk: &Disk) -> Option<Slot> {
         Some(Path::new("/dev").join(name)).filter(|node| node.exists())
     };
     Some(Slot {
+        disk: disk.name.clone(),
         usr: node(disk.slot.usr)?,
         verity: node(disk.slot.verity)?,
         root: node(disk.slot.root)?,

@@ -11,6 +11,9 @@ const ROOT_TYPE: Uuid = Uuid([
     0x4f, 0x68, 0xbc, 0xe3, 0xe8, 0xcd, 0x4d, 0xb1, 0x96, 0xe7, 0xfb, 0xca, 0xf9, 0x84, 0xb7, 0x09,
 ]);
 
+/// The identity that every disk has as it comes from the build.
+const NEW_DISK: Uuid = Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+
 /// Bytes of a table's header that its checksum covers, at least.
 const HEADER_BYTES_MIN: usize = 92;
 
@@ -24,6 +27,8 @@ pub(crate) struct Header {
     pub(crate) entries_sector: u64,
     /// Bytes of all entries.
     pub(crate) entries_bytes: usize,
+    /// Sector of the other copy of this header.
+    pub(crate) other_sector: u64,
     entry_bytes: usize,
     entries_crc: u32,
 }
@@ -55,9 +60,7 @@ pub(crate) fn header(sector: &[u8]) -> Option<Header> {
     if !sector.starts_with(b"EFI PART") || bytes < HEADER_BYTES_MIN || bytes > sector.len() {
         return None;
     }
-    let mut summed = sector[..bytes].to_vec();
-    summed[16..20].fill(0);
-    if crc(&summed) != u32_at(sector, 16)? {
+    if header_crc(&sector[..bytes]) != u32_at(sector, 16)? {
         return None;
     }
     let count = usize::try_from(u32_at(sector, 80)?).ok()?;
@@ -67,6 +70,7 @@ pub(crate) fn header(sector: &[u8]) -> Option<Header> {
     plausible.then_some(Header {
         entries_sector: u64_at(sector, 72)?,
         entries_bytes,
+        other_sector: u64_at(sector, 32)?,
         entry_bytes,
         entries_crc: u32_at(sector, 88)?,
     })
@@ -99,6 +103,27 @@ pub(crate) fn slot(partitions: &[Partition], hash: &RootHash) -> Option<Slot> {
     })
 }
 
+/// Gives a new disk's header an identity of its own; none if it has one, or is no header.
+pub(crate) fn with_identity(sector: &[u8], identity: Uuid) -> Option<Vec<u8>> {
+    header(sector)?;
+    if uuid_at(sector, 56)? != NEW_DISK {
+        return None;
+    }
+    let bytes = usize::try_from(u32_at(sector, 12)?).ok()?;
+    let mut named = sector.to_vec();
+    named[56..72].copy_from_slice(&stored(identity));
+    let sum = header_crc(&named[..bytes]);
+    named[16..20].copy_from_slice(&sum.to_le_bytes());
+    Some(named)
+}
+
+/// Sums a header, whose own field for the sum counts as zero.
+fn header_crc(header: &[u8]) -> u32 {
+    let mut summed = header.to_vec();
+    summed[16..20].fill(0);
+    crc(&summed)
+}
+
 fn crc(bytes: &[u8]) -> u32 {
     let mut crc = Crc::new();
     crc.update(bytes);
@@ -113,26 +138,23 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// Reads a UUID as a table stores it: its first three fields are little-endian.
 fn uuid_at(bytes: &[u8], at: usize) -> Option<Uuid> {
-    let mut uuid: [u8; 16] = bytes.get(at..at + 16)?.try_into().ok()?;
+    let uuid: [u8; 16] = bytes.get(at..at + 16)?.try_into().ok()?;
+    Some(Uuid(stored(Uuid(uuid))))
+}
+
+/// Turns a UUID into what a table stores, or back: its first three fields are little-endian.
+fn stored(Uuid(mut uuid): Uuid) -> [u8; 16] {
     uuid[..4].reverse();
     uuid[4..6].reverse();
     uuid[6..8].reverse();
-    Some(Uuid(uuid))
+    uuid
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::roothash;
-
-    fn stored(mut uuid: [u8; 16]) -> [u8; 16] {
-        uuid[..4].reverse();
-        uuid[4..6].reverse();
-        uuid[6..8].reverse();
-        uuid
-    }
 
     fn hash() -> RootHash {
         let digits = roothash::hex(&std::array::from_fn::<u8, 32, _>(|at| at.to_le_bytes()[0]));
@@ -145,12 +167,13 @@ mod tests {
         let rows = [(1, [7; 16], hash().usr_uuid()), (3, [8; 16], hash().verity_uuid())];
         for (number, kind, uuid) in rows.into_iter().chain([(4, ROOT_TYPE.0, Uuid([9; 16]))]) {
             let at = (number - 1) * 128;
-            entries[at..at + 16].copy_from_slice(&stored(kind));
-            entries[at + 16..at + 32].copy_from_slice(&stored(uuid.0));
+            entries[at..at + 16].copy_from_slice(&stored(Uuid(kind)));
+            entries[at + 16..at + 32].copy_from_slice(&stored(uuid));
         }
         let mut header = vec![0; 512];
         header[..8].copy_from_slice(b"EFI PART");
         header[12..16].copy_from_slice(&92u32.to_le_bytes());
+        header[56..72].copy_from_slice(&stored(NEW_DISK));
         header[72..80].copy_from_slice(&2u64.to_le_bytes());
         header[80..84].copy_from_slice(&128u32.to_le_bytes());
         header[84..88].copy_from_slice(&128u32.to_le_bytes());
@@ -184,6 +207,16 @@ mod tests {
         broken[5] ^= 1;
         assert_eq!(partitions(&good, &broken), None);
         assert_eq!(partitions(&good, &entries[..100]), None);
+    }
+
+    #[test]
+    fn a_new_disk_gets_an_identity_once() {
+        let (sector, _) = table();
+        let named = with_identity(&sector, Uuid([5; 16])).unwrap();
+        assert_eq!(uuid_at(&named, 56), Some(Uuid([5; 16])));
+        assert_eq!(header(&named), header(&sector));
+        assert_eq!(with_identity(&named, Uuid([6; 16])), None);
+        assert_eq!(with_identity(&vec![0; 512], Uuid([6; 16])), None);
     }
 
     #[test]
