@@ -24,6 +24,8 @@ pub mod layout;
 pub mod lock;
 pub mod manifest;
 pub mod progress;
+#[cfg(test)]
+mod rootfs;
 pub mod table;
 pub mod tools;
 pub mod tree;
