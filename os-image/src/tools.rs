@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,6 +39,9 @@ pub enum ToolError {
         /// The packages that have them.
         packages: String,
     },
+    /// Only root may unpack packages with their owners.
+    #[error("only root can unpack packages with their owners: run this with `sudo`")]
+    NotRoot,
     /// It could not be started.
     #[error("cannot start `{program}`")]
     Start {
@@ -55,11 +60,12 @@ pub enum ToolError {
     },
 }
 
-/// Checks that every program is there, and says how to install those that are not.
+/// Checks that the build can run: as root, with every program there. Says what to do if not.
 pub fn check() -> Result<(), ToolError> {
     let missing: Vec<_> = TOOLS.iter().filter(|(program, _)| find(program).is_none()).collect();
     if missing.is_empty() {
-        return Ok(());
+        let owner = fs::metadata("/proc/self").map(|process| process.uid());
+        return if owner.is_ok_and(|owner| owner == 0) { Ok(()) } else { Err(ToolError::NotRoot) };
     }
     let programs: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
     let packages: BTreeSet<&str> = missing.iter().map(|(_, package)| *package).collect();
