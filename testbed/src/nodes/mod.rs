@@ -14,7 +14,7 @@ pub(crate) mod cgroup;
 mod usr;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,10 +47,18 @@ impl Node {
         let name = format!("node{number}");
         let dir = lab.folder(&name)?;
         let usr = usr::unpacked()?;
-        for folder in ["root/usr", "root/etc", "root/var/lib/coreos-install", "etc-upper"] {
+        for folder in ["root/usr/lib", "root/etc", "root/var/lib/coreos-install", "etc-upper"] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder).map_err(LabError::file("make", &folder))?;
         }
+        // A machine's initrd makes these: without them, no program finds its loader.
+        for name in ["bin", "sbin", "lib", "lib64"] {
+            let link = dir.join("root").join(name);
+            symlink(Path::new("usr").join(name), &link).map_err(LabError::file("link", &link))?;
+        }
+        // nspawn looks for a system before it mounts one.
+        let release = dir.join("root/usr/lib/os-release");
+        fs::copy(usr.join("lib/os-release"), &release).map_err(LabError::file("write", &release))?;
         let path = dir.join("root").join(USER_DATA);
         fs::write(&path, with_key(user_data, lab.key().public()))
             .map_err(LabError::file("write", &path))?;
