@@ -58,7 +58,8 @@ impl Node {
         }
         // nspawn looks for a system before it mounts one.
         let release = dir.join("root/usr/lib/os-release");
-        fs::copy(usr.join("lib/os-release"), &release).map_err(LabError::file("write", &release))?;
+        fs::copy(usr.join("lib/os-release"), &release)
+            .map_err(LabError::file("write", &release))?;
         let path = dir.join("root").join(USER_DATA);
         fs::write(&path, with_key(user_data, lab.key().public()))
             .map_err(LabError::file("write", &path))?;
