@@ -39,7 +39,12 @@ fn command() -> Command {
              environment variable too: --data-dir is ETCD_DATA_DIR.",
         )
         .disable_version_flag(true)
-        .arg(Arg::new("version").long("version").action(clap::ArgAction::SetTrue).help("Print the version and exit"))
+        .arg(
+            Arg::new("version")
+                .long("version")
+                .action(clap::ArgAction::SetTrue)
+                .help("Print the version and exit"),
+        )
         .args(flags)
         .args(others)
 }
@@ -63,9 +68,8 @@ fn run_applet(matches: ArgMatches) -> Exit {
         output.line(format_args!("corebox {}", env!("CARGO_PKG_VERSION")));
         return Exit::Ok;
     }
-    let given = |name: &str| {
-        matches.get_one::<String>(name).cloned().or_else(|| from_environment(name))
-    };
+    let given =
+        |name: &str| matches.get_one::<String>(name).cloned().or_else(|| from_environment(name));
     let config = match Config::read(given) {
         Ok(config) => config,
         Err(error) => {

@@ -19,7 +19,9 @@ pub enum Reader {
 
 /// Starts to log at `level` and above; a second call changes nothing.
 pub fn start(level: &str, reader: Reader) {
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The consensus library calls its every step an event; ours say what matters of them.
+    let quiet = format!("{level},openraft=warn");
+    let filter = EnvFilter::try_new(quiet).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // The only failure is that somebody was first.
     drop(match reader {
