@@ -29,6 +29,8 @@ use crate::rpc::client::url::{Url, UrlError};
 mod cluster;
 mod exec;
 mod render;
+#[cfg(test)]
+mod replay;
 mod session;
 mod words;
 
