@@ -101,7 +101,7 @@ async fn every_line_of_the_recording_comes_out_the_same() {
     let store = Store::start().await;
     let mut replayed = String::new();
     for line in RECORDED.lines().filter_map(|line| line.strip_prefix("$ ")) {
-        replayed += &format!("$ {line}\n{}", store.typed(line).await);
+        replayed.extend(["$ ", line, "\n", &store.typed(line).await]);
     }
     similar(&replayed, RECORDED);
     store.tasks.drain(Duration::from_secs(10)).await.unwrap();
