@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::cli::etcdctl::session::{Session, Step};
-use crate::cli::etcdctl::{NOT_HEALTHY, SERVER_ERROR, render};
+use crate::cli::etcdctl::{BAD_CONNECTION, NOT_HEALTHY, SERVER_ERROR, render};
 use crate::foundation::exit::Exit;
-use crate::rpc::client::members_http::{Health, Member, NoAnswer};
+use crate::rpc::client::members_http::{Health, Member};
 use crate::rpc::client::url::Url;
 
 /// How long `cluster-health --forever` waits between two rounds.
@@ -13,7 +13,13 @@ const ROUND: Duration = Duration::from_secs(10);
 
 impl Session {
     pub(super) async fn member_list(&mut self) -> Step<()> {
-        let members = self.listed().await?;
+        let members = match self.members().await {
+            Ok(members) => members,
+            Err(failed) => {
+                let exit = if failed.someone_spoke { SERVER_ERROR } else { BAD_CONNECTION };
+                return Err(self.unavailable(&failed.reasons, exit));
+            }
+        };
         let leader = self.members_client().leader(&self.settings.endpoints).await;
         let leader = leader.map_err(|failed| {
             self.output.complain(format_args!("Failed to get leader:  {failed}"));
@@ -30,7 +36,7 @@ impl Session {
             Ok(members) => members,
             Err(failed) => {
                 self.output.line("cluster may be unhealthy: failed to list members");
-                return Err(self.nobody(&failed));
+                return Err(self.unavailable(&failed.reasons, SERVER_ERROR));
             }
         };
         loop {
@@ -49,15 +55,6 @@ impl Session {
             self.output.line("\nnext check after 10 second...\n");
             tokio::time::sleep(ROUND).await;
         }
-    }
-
-    async fn listed(&mut self) -> Step<Vec<Member>> {
-        let listed = self.members().await;
-        listed.map_err(|failed| self.nobody(&failed))
-    }
-
-    fn nobody(&mut self, failed: &NoAnswer) -> Exit {
-        self.unavailable(&failed.reasons, SERVER_ERROR)
     }
 
     /// Asks a member at one of its URLs after the other and says what it says.

@@ -29,6 +29,8 @@ use crate::rpc::client::url::{Url, UrlError};
 mod cluster;
 mod exec;
 mod render;
+#[cfg(test)]
+mod replay;
 mod session;
 mod words;
 
@@ -115,6 +117,10 @@ fn run(matches: ArgMatches) -> Exit {
 
 fn understand(matches: &ArgMatches) -> Result<(Settings, Job), String> {
     let api = environment::variable("ETCDCTL_API");
+    if environment::variable("ETCDCTL_DISCOVERY_SRV").is_some() {
+        let verb = "ETCDCTL_DISCOVERY_SRV".to_owned();
+        return Err(words::Refusal::Later { verb }.to_string());
+    }
     let job = words::job(matches, api.as_deref(), all_of_stdin).map_err(|why| why.to_string())?;
     let names = ["ETCDCTL_ENDPOINTS", "ETCDCTL_ENDPOINT", "ETCDCTL_PEERS"];
     let from_environment = endpoints::from_environment(&names);

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use crate::cli::endpoints;
-use crate::cli::etcdctl::render::{self, Format, Rendered, Show};
+use crate::cli::etcdctl::render::{self, Rendered, Show};
 use crate::cli::etcdctl::words::{Job, Watched};
 use crate::cli::etcdctl::{Asks, BAD_CONNECTION, SERVER_ERROR, Settings, exec};
 use crate::cli::output::Output;
@@ -120,6 +120,10 @@ impl Session {
     async fn sync(&mut self) -> Step<()> {
         let given = join(&self.settings.endpoints, ",");
         self.debug(|_| format!("start to sync cluster using endpoints({given})"));
+        if let Some(first) = self.settings.endpoints.first().cloned() {
+            let target = first.below("/v2/members");
+            self.debug(|_| format!("cURL Command: curl -X GET {}{target}", first.origin));
+        }
         let members = match self.members().await {
             Ok(members) => members,
             // An old proxy: it serves keys all the same.
@@ -172,11 +176,6 @@ impl Session {
 
     fn failed(&mut self, failure: &KeysFailure) -> Exit {
         match failure {
-            KeysFailure::Refused(error) if self.settings.format == Format::Json => {
-                let json = serde_json::to_string(error).unwrap_or_else(|_| error.to_string());
-                self.output.complain(json);
-                SERVER_ERROR
-            }
             KeysFailure::Refused(error) => self.complain(error, SERVER_ERROR),
             KeysFailure::Unreachable { .. } | KeysFailure::Unknown { .. } => {
                 self.unavailable(&[failure.to_string()], SERVER_ERROR)
@@ -269,11 +268,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_written_as_the_original_wrote_it() {
-        let replies = || vec![Reply::status(404, "", MISSING)];
-        let (exit, kept, _) = typed("etcdctl --no-sync get /a", replies()).await;
-        assert_eq!((exit, kept.err().as_str()), (4, "Error:  100: Key not found (/a) [5]\n"));
-        let (exit, kept, _) = typed("etcdctl --no-sync -o json get /a", replies()).await;
-        assert_eq!((exit, kept.err()), (4, format!("{MISSING}\n")));
+        for format in ["simple", "json"] {
+            let line = format!("etcdctl --no-sync -o {format} get /a");
+            let (exit, kept, _) = typed(&line, vec![Reply::status(404, "", MISSING)]).await;
+            assert_eq!((exit, kept.err().as_str()), (4, "Error:  100: Key not found (/a) [5]\n"));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -89,13 +89,13 @@ impl MembersClient {
             Err(error) => return Health::Unreachable(chain(&error)),
         };
         let said: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
-        match said.get("health").and_then(serde_json::Value::as_str) {
-            Some("true") if response.status.is_success() => Health::Healthy,
-            _ => {
-                let reason = said.get("reason").and_then(serde_json::Value::as_str);
-                Health::Unhealthy(reason.unwrap_or_default().to_owned())
-            }
+        // Members of all ages: some write the word, some the truth itself.
+        let healthy = said.get("health").is_some_and(|said| *said == true || *said == "true");
+        if healthy && response.status.is_success() {
+            return Health::Healthy;
         }
+        let reason = said.get("reason").and_then(serde_json::Value::as_str);
+        Health::Unhealthy(reason.unwrap_or_default().to_owned())
     }
 
     async fn first<T: for<'de> Deserialize<'de>>(
