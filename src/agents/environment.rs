@@ -89,11 +89,7 @@ impl NoAddress {
         // Writing to a string cannot fail.
         let _ = match seen.as_str() {
             "" => write!(text, "; there is none but `lo`"),
-            seen => write!(
-                text,
-                "; looked at `{seen}`; write `private-interface=NAME` into `{OEM_FILE}` to pick \
-                 another"
-            ),
+            seen => write!(text, "; looked at `{seen}`; name the right one in `{OEM_FILE}`"),
         };
         text
     }
@@ -441,8 +437,8 @@ mod tests {
         let none = run(&netlink, &settings(root.path())).await.unwrap_err();
         assert_eq!(
             none.to_string(),
-            "no interface could be picked within 30s; looked at `eth0`, `eth1`; write \
-             `private-interface=NAME` into `/usr/share/oem/network.conf` to pick another"
+            "no interface could be picked within 30s; looked at `eth0`, `eth1`; name the right \
+             one in `/usr/share/oem/network.conf`"
         );
         std::fs::write(root.path().join("network.conf"), "private-interface=eth7\n").unwrap();
         let none = run(&netlink, &settings(root.path())).await.unwrap_err();

@@ -489,7 +489,9 @@ impl Systemd for DbusSystemd {
             if let Ok(bus) = self.bus().await {
                 guard(&bus.shared).asking(units);
             }
-            let body = names(units);
+            // systemd refuses the whole list for one template in it.
+            let stateful = units.iter().filter(|unit| !unit.is_template());
+            let body: Vec<&str> = stateful.map(UnitName::as_str).collect();
             let listed: Vec<Listed> = self.call("ListUnitsByNames", &body, units).await?;
             let mut found: BTreeMap<String, UnitState> = listed.into_iter().map(state_of).collect();
             if let Ok(bus) = self.bus().await {

@@ -219,7 +219,12 @@ impl Manager {
     }
 
     async fn list_units_by_names(&self, names: Vec<String>) -> Result<Vec<Listed>, Refusal> {
-        let states = self.systemd.states(&parse(&names)?).await?;
+        let units = parse(&names)?;
+        if let Some(unit) = units.iter().find(|unit| unit.is_template()) {
+            let said = format!("Unit name {unit} is missing the instance name.");
+            return Err(Refusal::Other(said));
+        }
+        let states = self.systemd.states(&units).await?;
         Ok(states.into_iter().map(|(unit, state)| listed((unit.to_string(), state))).collect())
     }
 

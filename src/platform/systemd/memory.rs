@@ -420,6 +420,10 @@ impl Systemd for MemorySystemd {
             self.each("mask", lasting, units, |unit| {
                 unit.masked.insert(lasting);
                 unit.set_load();
+                if lasting == Lasting::Runtime && unit.content.is_none() {
+                    // The link stood where the mask stands now.
+                    unit.file = None;
+                }
             })
         })
     }
@@ -459,7 +463,8 @@ impl Systemd for MemorySystemd {
         Box::pin(async move {
             let graph = self.graph();
             let of = |unit: &UnitName| {
-                let known = graph.units.get(unit).filter(|known| !known.state.load.is_empty());
+                let has_state = |known: &&Unit| !known.state.load.is_empty() && !unit.is_template();
+                let known = graph.units.get(unit).filter(has_state);
                 known.map_or_else(UnitState::not_found, |known| known.state.clone())
             };
             Ok(units.iter().map(|unit| (unit.clone(), of(unit))).collect())

@@ -75,6 +75,11 @@ impl UnitName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Tells whether this is a template, such as `web@.service`, which has no state of its own.
+    pub fn is_template(&self) -> bool {
+        self.0.contains("@.")
+    }
 }
 
 impl fmt::Display for UnitName {
@@ -233,7 +238,8 @@ pub trait Systemd: fmt::Debug + Send + Sync {
     /// Removes the links that `enable` and `link` made.
     fn disable<'a>(&'a self, units: &'a [UnitName], lasting: Lasting) -> Call<'a, ()>;
 
-    /// Links units to nothing, so that they cannot start.
+    /// Links units to nothing, so that they cannot start. A link that `link` made is replaced, so
+    /// that after a runtime mask and its end such a unit is gone.
     fn mask<'a>(&'a self, units: &'a [UnitName], lasting: Lasting) -> Call<'a, ()>;
 
     /// Undoes `mask`.
@@ -245,7 +251,8 @@ pub trait Systemd: fmt::Debug + Send + Sync {
     /// Reads all unit files again.
     fn daemon_reload(&self) -> Call<'_, ()>;
 
-    /// Returns the states of units by name. One that does not exist is `not-found`.
+    /// Returns the states of units by name. One that does not exist is `not-found`, and so is a
+    /// template.
     fn states<'a>(&'a self, units: &'a [UnitName]) -> Call<'a, BTreeMap<UnitName, UnitState>>;
 
     /// Returns the states of all units in memory, by name.
@@ -338,8 +345,11 @@ async fn contract_of_jobs(
 
     let none = systemd.run(Verb::Start, missing).await.expect_err("it does not exist");
     assert!(matches!(none, SystemdError::NotFound { .. }), "{none}");
-    let states = systemd.states(std::slice::from_ref(missing)).await.expect("it is not found");
+    let template = UnitName::parse("corebox-contract@.service").expect("this is a name");
+    let asked = [missing.clone(), template.clone()];
+    let states = systemd.states(&asked).await.expect("they are not found");
     assert_eq!(states[missing], UnitState::not_found());
+    assert_eq!(states[&template], UnitState::not_found());
 }
 
 #[cfg(any(test, feature = "contracts"))]
@@ -386,7 +396,9 @@ mod tests {
 
     #[test]
     fn a_unit_name_has_a_suffix_that_systemd_knows() {
-        assert_eq!(UnitName::parse("a@1.service").unwrap().as_str(), "a@1.service");
+        let instance = UnitName::parse("a@1.service").unwrap();
+        assert_eq!((instance.as_str(), instance.is_template()), ("a@1.service", false));
+        assert!(UnitName::parse("a@.service").unwrap().is_template());
         for bad in ["", "a", ".service", "a.conf", "a b.service", "a/b.service"] {
             assert!(UnitName::parse(bad).is_err(), "{bad}");
         }
