@@ -35,6 +35,11 @@ pub fn rewrite(command: &Command, args: &[OsString]) -> Vec<OsString> {
                 written.push(arg.clone());
                 written.extend(rest.next().cloned());
             }
+            Read::Unknown => {
+                let mut word = OsString::from("-");
+                word.push(arg);
+                written.push(word);
+            }
             Read::Other => written.push(arg.clone()),
             Read::End => {
                 written.push(arg.clone());
@@ -52,6 +57,8 @@ enum Read<'a> {
     Flag { name: &'a str, takes: Takes, value: Option<&'a str> },
     /// A flag of one letter whose value is the next argument.
     ShortWithValue,
+    /// A word behind one dash that is no flag of the command.
+    Unknown,
     /// Some other flag.
     Other,
     /// The first that is no flag, or `--`.
@@ -78,14 +85,20 @@ fn read<'a>(command: &Command, arg: &'a OsStr) -> Read<'a> {
     if let Some(takes) = long_flag(command, name) {
         return Read::Flag { name, takes, value };
     }
-    let short = |arg: &&Arg| {
-        arg.get_short()
-            .is_some_and(|letter| text.strip_prefix('-') == Some(letter.encode_utf8(&mut [0; 4])))
-    };
+    let letters = text.strip_prefix('-').unwrap_or_default();
+    let short = |arg: &&Arg| arg.get_short().is_some_and(|letter| letters.starts_with(letter));
     match command.get_arguments().find(short).map(takes) {
-        Some(Takes::Value) => Read::ShortWithValue,
-        Some(Takes::Nothing | Takes::Perhaps) | None => Read::Other,
+        Some(Takes::Value) if letters.chars().count() == 1 => Read::ShortWithValue,
+        None if is_unknown_word(letters) => Read::Unknown,
+        Some(_) | None => Read::Other,
     }
+}
+
+/// A word that is no flag of ours: refused by all of it, not by its first letter.
+fn is_unknown_word(letters: &str) -> bool {
+    letters.starts_with(|c: char| c.is_ascii_alphabetic())
+        && letters.len() > 1
+        && !["h", "V"].iter().any(|built_in| letters.starts_with(built_in))
 }
 
 fn long_flag(command: &Command, name: &str) -> Option<Takes> {
@@ -193,6 +206,8 @@ mod tests {
         let of = |arg: &str| rewrite(&command(), &["p".into(), arg.into()])[1].clone();
         assert_eq!(of("-help"), "--help");
         assert_eq!(of("-h"), "-h");
-        assert_eq!(of("-nonsense=1"), "-nonsense=1");
+        assert_eq!(of("-nonsense=1"), "--nonsense=1");
+        assert_eq!(of("-ehttp://a"), "-ehttp://a");
+        assert_eq!(of("-5"), "-5");
     }
 }
