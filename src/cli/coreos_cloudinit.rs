@@ -28,6 +28,8 @@ pub const APPLET: Applet = Applet {
     about: "Provision this machine from its user-data",
     command,
     run: main,
+    usage: Exit::Code(2),
+    ..Applet::PLAIN
 };
 
 /// What the original exits with when it cannot begin.

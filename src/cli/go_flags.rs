@@ -1,213 +1,181 @@
-//! Flags as Go programs take them: `-name X`, `-name=X`, `--name X` and `--name=X` are the same.
+//! Flags as Go's flag package reads them, so that what was typed in 2015 still works.
 //!
-//! Old unit files and scripts write one dash; our command lines know two. Pure: arguments in,
-//! arguments out.
+//! `-name` is `--name`, and a flag without a value may be given one: `--debug=true`. Only words
+//! that are flags of the command are touched: no values, and nothing after `--`. What follows a
+//! flag that takes a value is its value, even where it begins with a dash.
 
 use std::ffi::{OsStr, OsString};
+use std::time::Duration;
 
-use clap::{Arg, Command};
+use clap::builder::ValueRange;
+use clap::{Arg, ArgAction, Command};
 
-/// Writes every long flag of `command` with two dashes, and its value behind `=`.
-///
-/// Values stay as they are, and so does everything from the first argument that is no flag, and
-/// after `--`. A switch may be given as `-name=true` or `-name=false`.
+/// Rewrites `args`, whose first is the program's name, into what `command` reads.
 pub fn rewrite(command: &Command, args: &[OsString]) -> Vec<OsString> {
-    let mut written: Vec<OsString> = args.iter().take(1).cloned().collect();
-    let mut rest = args.iter().skip(1);
-    while let Some(arg) = rest.next() {
-        match read(command, arg) {
-            Read::Flag { name, takes: Takes::Value, value: None } => {
-                written.push(match rest.next() {
-                    Some(value) => joined(name, value),
-                    None => long(name),
-                });
-            }
-            Read::Flag { name, takes: Takes::Nothing, value: Some(value) } => match truth(value) {
-                Some(true) => written.push(long(name)),
-                Some(false) => {}
-                None => written.push(joined(name, OsStr::new(value))),
-            },
-            Read::Flag { name, value: Some(value), .. } => {
-                written.push(joined(name, OsStr::new(value)));
-            }
-            Read::Flag { name, value: None, .. } => written.push(long(name)),
-            Read::ShortWithValue => {
-                written.push(arg.clone());
-                written.extend(rest.next().cloned());
-            }
-            Read::Unknown => {
-                let mut word = OsString::from("-");
-                word.push(arg);
-                written.push(word);
-            }
-            Read::Other => written.push(arg.clone()),
-            Read::End => {
-                written.push(arg.clone());
-                break;
-            }
+    let mut flags: Vec<&Arg> = command.get_arguments().collect();
+    let mut command = command;
+    let mut rest = args.iter();
+    let mut words: Vec<OsString> = rest.next().cloned().into_iter().collect();
+    while let Some(word) = rest.next() {
+        if word == "--" {
+            words.push(word.clone());
+            words.extend(rest.cloned());
+            break;
+        }
+        if let Some(deeper) = word.to_str().and_then(|name| command.find_subcommand(name)) {
+            command = deeper;
+            flags.extend(command.get_arguments());
+        }
+        let takes_next = flags.iter().any(|flag| takes_next(flag, word));
+        words.extend(rewritten(&flags, word));
+        if takes_next {
+            take_value(&mut words, rest.next());
         }
     }
-    written.extend(rest.cloned());
-    written
+    words
 }
 
-/// What an argument is.
-enum Read<'a> {
-    /// A long flag of the command.
-    Flag { name: &'a str, takes: Takes, value: Option<&'a str> },
-    /// A flag of one letter whose value is the next argument.
-    ShortWithValue,
-    /// A word behind one dash that is no flag of the command.
-    Unknown,
-    /// Some other flag.
-    Other,
-    /// The first that is no flag, or `--`.
-    End,
+/// Tells whether `word` is this flag and its value is the next word.
+fn takes_next(flag: &Arg, word: &OsStr) -> bool {
+    let Some(dashed) = word.to_str().and_then(|text| text.strip_prefix('-')) else { return false };
+    let mut letters = dashed.chars();
+    let is_short = (letters.next(), letters.next()) == (flag.get_short(), None);
+    let is_it = is_short || has_name(flag, dashed.strip_prefix('-').unwrap_or(dashed));
+    let one = flag.get_num_args().is_none_or(|count| count == ValueRange::SINGLE);
+    is_it && one && flag.get_action().takes_values()
 }
 
-/// What follows a flag.
-#[derive(Clone, Copy)]
-enum Takes {
-    Nothing,
-    Value,
-    /// None, one or many: only clap can tell.
-    Perhaps,
+/// Adds the value of the last word, so that no dash makes a flag of it.
+fn take_value(words: &mut Vec<OsString>, value: Option<&OsString>) {
+    match (words.last_mut(), value) {
+        (Some(flag), Some(value)) if value.as_encoded_bytes().starts_with(b"-") => {
+            flag.push("=");
+            flag.push(value);
+        }
+        (_, value) => words.extend(value.cloned()),
+    }
 }
 
-fn read<'a>(command: &Command, arg: &'a OsStr) -> Read<'a> {
-    let Some(text) = arg.to_str() else { return Read::Other };
-    let Some(word) = text.strip_prefix('-').filter(|word| !word.is_empty() && *word != "-") else {
-        return Read::End;
+/// Rewrites one word; a flag that is told to be off is left out.
+fn rewritten(flags: &[&Arg], word: &OsString) -> Option<OsString> {
+    let same = || Some(word.clone());
+    let Some(text) = word.to_str() else { return same() };
+    let Some(dashed) = text.strip_prefix('-') else { return same() };
+    let name_and_value = dashed.strip_prefix('-').unwrap_or(dashed);
+    let (name, value) = match name_and_value.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (name_and_value, None),
     };
-    let word = word.strip_prefix('-').unwrap_or(word);
-    let (name, value) =
-        word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
-    if let Some(takes) = long_flag(command, name) {
-        return Read::Flag { name, takes, value };
-    }
-    let letters = text.strip_prefix('-').unwrap_or_default();
-    let short = |arg: &&Arg| arg.get_short().is_some_and(|letter| letters.starts_with(letter));
-    match command.get_arguments().find(short).map(takes) {
-        Some(Takes::Value) if letters.chars().count() == 1 => Read::ShortWithValue,
-        None if is_unknown_word(letters) => Read::Unknown,
-        Some(_) | None => Read::Other,
+    let Some(flag) = flags.iter().find(|flag| has_name(flag, name)) else { return same() };
+    let is_switch = matches!(flag.get_action(), ArgAction::SetTrue);
+    match value {
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") if is_switch => {
+            Some(format!("--{name}").into())
+        }
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") if is_switch => None,
+        _ => Some(format!("--{name_and_value}").into()),
     }
 }
 
-/// A word that is no flag of ours: refused by all of it, not by its first letter.
-fn is_unknown_word(letters: &str) -> bool {
-    letters.starts_with(|c: char| c.is_ascii_alphabetic())
-        && letters.len() > 1
-        && !["h", "V"].iter().any(|built_in| letters.starts_with(built_in))
+fn has_name(flag: &Arg, name: &str) -> bool {
+    let aliases = flag.get_all_aliases().unwrap_or_default();
+    name.len() > 1 && (flag.get_long() == Some(name) || aliases.contains(&name))
 }
 
-fn long_flag(command: &Command, name: &str) -> Option<Takes> {
-    let named = |arg: &&Arg| {
-        arg.get_long() == Some(name)
-            || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
-    };
-    let own = command.get_arguments().find(named).map(takes);
-    own.or_else(|| ["help", "version"].contains(&name).then_some(Takes::Nothing))
-}
-
-fn takes(arg: &Arg) -> Takes {
-    if !arg.get_action().takes_values() {
-        return Takes::Nothing;
+/// Reads a duration as Go writes it: `1s`, `1m30s`, `500ms`; zero may have no unit.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a time such as `5s`, `500ms` or `1m30s`".to_owned();
+    if text == "0" {
+        return Ok(Duration::ZERO);
     }
-    match arg.get_num_args() {
-        Some(range) if range.min_values() != 1 || range.max_values() != 1 => Takes::Perhaps,
-        Some(_) | None => Takes::Value,
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let (number, after) = rest.split_at(digits);
+        let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(letters);
+        let number: f64 = number.parse().map_err(|_| wrong())?;
+        let secs = number * unit_secs(unit).ok_or_else(wrong)?;
+        total += Duration::try_from_secs_f64(secs).map_err(|_| wrong())?;
+        rest = after;
     }
+    if text.is_empty() { Err(wrong()) } else { Ok(total) }
 }
 
-fn long(name: &str) -> OsString {
-    format!("--{name}").into()
-}
-
-fn joined(name: &str, value: &OsStr) -> OsString {
-    let mut flag = long(name);
-    flag.push("=");
-    flag.push(value);
-    flag
-}
-
-/// Reads a truth value by Go's own list.
-fn truth(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
+fn unit_secs(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "ns" => 1e-9,
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::ArgAction;
-
     use super::*;
 
-    fn command() -> Command {
-        Command::new("p")
-            .args_override_self(true)
-            .arg(Arg::new("file").long("from-file").action(ArgAction::Append))
-            .arg(Arg::new("check").long("validate").action(ArgAction::SetTrue))
-            .arg(Arg::new("endpoint").short('e').long("endpoint"))
-            .arg(Arg::new("colour").long("colour").num_args(0..=1))
-            .arg(Arg::new("rest").num_args(0..))
-    }
-
-    fn check(args: &[&str], expected: &[&str]) {
-        let args: Vec<_> = ["p"].iter().chain(args).map(OsString::from).collect();
-        let written = rewrite(&command(), &args);
-        assert_eq!(written[1..], expected.iter().map(OsString::from).collect::<Vec<_>>());
-        command().try_get_matches_from(written).unwrap();
+    fn check(typed: &str, read: &str) {
+        let switch = |name| Arg::new(name).long(name).action(ArgAction::SetTrue);
+        let ls = Command::new("ls").arg(switch("recursive")).arg(Arg::new("key"));
+        let command = Command::new("ctl")
+            .arg(switch("debug"))
+            .arg(Arg::new("peers").long("peers").short('C'))
+            .subcommand(ls)
+            .subcommand(Command::new("get").arg(Arg::new("key")));
+        let args: Vec<OsString> = typed.split(' ').map(OsString::from).collect();
+        let rewritten: Vec<String> =
+            rewrite(&command, &args).into_iter().map(|word| word.into_string().unwrap()).collect();
+        assert_eq!(rewritten.join(" "), read);
     }
 
     #[test]
-    fn one_dash_and_two_are_the_same() {
-        for args in
-            [&["-from-file", "X"][..], &["--from-file", "X"], &["-from-file=X"], &["--from-file=X"]]
-        {
-            check(args, &["--from-file=X"]);
+    fn one_dash_is_as_good_as_two() {
+        check(
+            "ctl -debug -peers=http://a ls -recursive",
+            "ctl --debug --peers=http://a ls --recursive",
+        );
+        check(
+            "ctl --debug -C http://a ls / --recursive",
+            "ctl --debug -C http://a ls / --recursive",
+        );
+    }
+
+    #[test]
+    fn a_value_is_never_rewritten_whatever_it_looks_like() {
+        check("ctl -peers -debug ls", "ctl --peers=-debug ls");
+        check("ctl -peers -- -debug", "ctl --peers=-- --debug");
+        check("ctl -peers=-debug ls", "ctl --peers=-debug ls");
+        check("ctl -C -debug -debug", "ctl -C=-debug --debug");
+        check("ctl -peers ls -debug=false get", "ctl --peers ls get");
+        check("ctl -peers", "ctl --peers");
+    }
+
+    #[test]
+    fn a_switch_may_be_told_on_or_off() {
+        check("ctl --debug=true ls --recursive=false /", "ctl --debug ls /");
+    }
+
+    #[test]
+    fn what_is_no_flag_of_the_command_stays() {
+        check("ctl get -recursive", "ctl get -recursive");
+        check("ctl ls -- -recursive", "ctl ls -- -recursive");
+        check("ctl get -5", "ctl get -5");
+    }
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        let read = |text| duration(text).map(|read| read.as_millis());
+        assert_eq!(read("1s"), Ok(1_000));
+        assert_eq!(read("1m30s"), Ok(90_000));
+        assert_eq!(read("1.5s"), Ok(1_500));
+        assert_eq!(read("0"), Ok(0));
+        for wrong in ["", "5", "s", "-1s", "1d", "1s2"] {
+            assert!(read(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_value_stays_as_it_is_whatever_it_looks_like() {
-        check(&["-from-file", "-from-file"], &["--from-file=-from-file"]);
-        check(&["-from-file", "--", "-validate"], &["--from-file=--", "--validate"]);
-        check(&["-from-file=a=b"], &["--from-file=a=b"]);
-        check(&["-from-file="], &["--from-file="]);
-        check(&["-e", "x", "-validate"], &["-e", "x", "--validate"]);
-    }
-
-    #[test]
-    fn nothing_is_rewritten_from_the_first_argument_that_is_no_flag() {
-        check(&["-validate", "--", "-validate"], &["--validate", "--", "-validate"]);
-        check(&["-validate", "word", "--validate"], &["--validate", "word", "--validate"]);
-        check(&["-"], &["-"]);
-    }
-
-    #[test]
-    fn a_switch_can_be_given_a_truth_value() {
-        check(&["-validate=true"], &["--validate"]);
-        check(&["--validate=0"], &[]);
-        check(&["-validate=F", "-validate"], &["--validate"]);
-    }
-
-    #[test]
-    fn a_flag_whose_value_is_optional_keeps_its_shape() {
-        check(&["-colour", "-validate"], &["--colour", "--validate"]);
-        check(&["-colour=always"], &["--colour=always"]);
-    }
-
-    #[test]
-    fn help_has_one_dash_too_and_unknown_flags_are_left_to_be_refused() {
-        let of = |arg: &str| rewrite(&command(), &["p".into(), arg.into()])[1].clone();
-        assert_eq!(of("-help"), "--help");
-        assert_eq!(of("-h"), "-h");
-        assert_eq!(of("-nonsense=1"), "--nonsense=1");
-        assert_eq!(of("-ehttp://a"), "-ehttp://a");
-        assert_eq!(of("-5"), "-5");
     }
 }
