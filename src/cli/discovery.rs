@@ -44,17 +44,12 @@ fn run(matches: ArgMatches) -> Exit {
     let value = |name| matches.get_one::<String>(name).cloned().unwrap_or_default();
     let addr = value("addr");
     let Ok(listen) = addr.parse() else {
-        Output::of_process().complain(format_args!(
-            "discovery: `--addr={addr}` is not an address and a port, such as `0.0.0.0:8087`"
-        ));
+        Output::of_process().complain(format_args!("discovery: `--addr={addr}` is not an address and a port, such as `0.0.0.0:8087`"));
         return Exit::Usage;
     };
-    let public_url = matches
-        .get_one::<String>("public-url")
-        .cloned()
-        .unwrap_or_else(|| format!("http://{addr}"));
-    let config =
-        Config { listen: Address::Tcp(listen), public_url, data_dir: value("data-dir").into() };
+    let public_url =
+        matches.get_one::<String>("public-url").cloned().unwrap_or_else(|| format!("http://{addr}"));
+    let config = Config { listen: Address::Tcp(listen), public_url, data_dir: value("data-dir").into() };
     daemon::log("info");
     daemon::run(|stop| async move {
         let serving = |address: &Address| {

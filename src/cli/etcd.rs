@@ -39,12 +39,7 @@ fn command() -> Command {
              environment variable too: --data-dir is ETCD_DATA_DIR.",
         )
         .disable_version_flag(true)
-        .arg(
-            Arg::new("version")
-                .long("version")
-                .action(clap::ArgAction::SetTrue)
-                .help("Print the version and exit"),
-        )
+        .arg(Arg::new("version").long("version").action(clap::ArgAction::SetTrue).help("Print the version and exit"))
         .args(flags)
         .args(others)
 }
@@ -68,8 +63,9 @@ fn run_applet(matches: ArgMatches) -> Exit {
         output.line(format_args!("corebox {}", env!("CARGO_PKG_VERSION")));
         return Exit::Ok;
     }
-    let given =
-        |name: &str| matches.get_one::<String>(name).cloned().or_else(|| from_environment(name));
+    let given = |name: &str| {
+        matches.get_one::<String>(name).cloned().or_else(|| from_environment(name))
+    };
     let config = match Config::read(given) {
         Ok(config) => config,
         Err(error) => {

@@ -38,8 +38,7 @@ pub fn rewrite(command: &Command, args: &[OsString]) -> Vec<OsString> {
 /// Tells whether `word` is this flag and its value is the next word.
 fn takes_next(flag: &Arg, word: &OsStr) -> bool {
     let Some(dashed) = word.to_str().and_then(|text| text.strip_prefix('-')) else { return false };
-    let mut letters = dashed.chars();
-    let is_short = (letters.next(), letters.next()) == (flag.get_short(), None);
+    let is_short = flag.get_short().is_some_and(|letter| dashed == letter.to_string());
     let is_it = is_short || has_name(flag, dashed.strip_prefix('-').unwrap_or(dashed));
     let one = flag.get_num_args().is_none_or(|count| count == ValueRange::SINGLE);
     is_it && one && flag.get_action().takes_values()
@@ -153,6 +152,7 @@ mod tests {
         check("ctl -C -debug -debug", "ctl -C=-debug --debug");
         check("ctl -peers ls -debug=false get", "ctl --peers ls get");
         check("ctl -peers", "ctl --peers");
+        check("ctl - -debug", "ctl - --debug");
     }
 
     #[test]
