@@ -1,11 +1,13 @@
 //! Flags as Go's flag package reads them, so that what was typed in 2015 still works.
 //!
 //! `-name` is `--name`, and a flag without a value may be given one: `--debug=true`. Only words
-//! that are flags of the command are touched, and nothing after `--`.
+//! that are flags of the command are touched: no values, and nothing after `--`. What follows a
+//! flag that takes a value is its value, even where it begins with a dash.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
+use clap::builder::ValueRange;
 use clap::{Arg, ArgAction, Command};
 
 /// Rewrites `args`, whose first is the program's name, into what `command` reads.
@@ -24,9 +26,33 @@ pub fn rewrite(command: &Command, args: &[OsString]) -> Vec<OsString> {
             command = deeper;
             flags.extend(command.get_arguments());
         }
+        let takes_next = flags.iter().any(|flag| takes_next(flag, word));
         words.extend(rewritten(&flags, word));
+        if takes_next {
+            take_value(&mut words, rest.next());
+        }
     }
     words
+}
+
+/// Tells whether `word` is this flag and its value is the next word.
+fn takes_next(flag: &Arg, word: &OsStr) -> bool {
+    let Some(dashed) = word.to_str().and_then(|text| text.strip_prefix('-')) else { return false };
+    let is_short = flag.get_short().is_some_and(|letter| dashed == letter.to_string());
+    let is_it = is_short || has_name(flag, dashed.strip_prefix('-').unwrap_or(dashed));
+    let one = flag.get_num_args().is_none_or(|count| count == ValueRange::SINGLE);
+    is_it && one && flag.get_action().takes_values()
+}
+
+/// Adds the value of the last word, so that no dash makes a flag of it.
+fn take_value(words: &mut Vec<OsString>, value: Option<&OsString>) {
+    match (words.last_mut(), value) {
+        (Some(flag), Some(value)) if value.as_encoded_bytes().starts_with(b"-") => {
+            flag.push("=");
+            flag.push(value);
+        }
+        (_, value) => words.extend(value.cloned()),
+    }
 }
 
 /// Rewrites one word; a flag that is told to be off is left out.
@@ -116,6 +142,17 @@ mod tests {
             "ctl --debug -C http://a ls / --recursive",
             "ctl --debug -C http://a ls / --recursive",
         );
+    }
+
+    #[test]
+    fn a_value_is_never_rewritten_whatever_it_looks_like() {
+        check("ctl -peers -debug ls", "ctl --peers=-debug ls");
+        check("ctl -peers -- -debug", "ctl --peers=-- --debug");
+        check("ctl -peers=-debug ls", "ctl --peers=-debug ls");
+        check("ctl -C -debug -debug", "ctl -C=-debug --debug");
+        check("ctl -peers ls -debug=false get", "ctl --peers ls get");
+        check("ctl -peers", "ctl --peers");
+        check("ctl - -debug", "ctl - --debug");
     }
 
     #[test]

@@ -565,8 +565,7 @@ async fn no_source_within_five_minutes_is_a_failure_that_names_them() {
     let error = lab.run(vec![Source::KernelCommandLine]).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no source has user-data, the last of them the kernel's command line has no \
-         `cloud-config-url=`"
+        "no source has user-data: the kernel's command line has no `cloud-config-url=`"
     );
 }
 

@@ -61,7 +61,7 @@ pub enum Available {
 #[derive(Debug, thiserror::Error)]
 pub enum SelectError {
     /// None can any more.
-    #[error("no source has user-data, the last of them {0}")]
+    #[error("no source has user-data: {0}")]
     None(String),
     /// Some might have, later.
     #[error("no source was there within {}s: {sources}", SELECT_DEADLINE.as_secs())]
