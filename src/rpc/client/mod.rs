@@ -7,6 +7,7 @@
 //!
 //! **Not here:** what the answers mean to an agent, and TLS.
 
+pub mod fleet;
 pub mod http;
 pub mod keys;
 pub mod keys_contract;
