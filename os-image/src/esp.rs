@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::files::{self, FileError};
-use crate::layout::{Place, SECTOR_BYTES};
 use crate::tools::{self, ToolError};
 
 const FOLDERS: &[&str] = &["EFI", "EFI/BOOT", "EFI/Linux", "EFI/systemd", "loader"];
@@ -38,19 +37,16 @@ pub struct Contents<'a> {
     pub uki_name: &'a str,
 }
 
-/// Makes the partition in its place on the disk, with files of its own in `scratch`.
+/// Writes a partition of `bytes` to `out`, with files of its own in `scratch`.
 pub fn make(
     contents: &Contents<'_>,
-    place: &Place,
+    bytes: u64,
     scratch: &Path,
-    disk: &Path,
+    out: &Path,
 ) -> Result<(), EspError> {
-    let (offset, kibibytes) =
-        (format!("--offset={}", place.offset / SECTOR_BYTES), (place.bytes >> 10).to_string());
-    let identity = ["-F32", "--invariant", "-i", VOLUME, "-n", &place.label, &offset];
-    let disk = disk.display().to_string();
-    tools::run("mkfs.vfat", identity.into_iter().chain([disk.as_str(), &kibibytes]))?;
-    let image = format!("{disk}@@{}", place.offset);
+    drop(files::sparse(out, bytes)?);
+    let image = out.display().to_string();
+    tools::run("mkfs.vfat", ["-F32", "--invariant", "-i", VOLUME, "-n", "EFI-SYSTEM", &image])?;
     for folder in FOLDERS {
         tools::run("mmd", ["-i", &image, &format!("::/{folder}")])?;
     }

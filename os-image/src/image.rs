@@ -265,12 +265,13 @@ impl Build<'_> {
         })
     }
 
-    /// Makes the disk. What is mostly empty is made in its place: to read a hole in order to copy it
-    /// takes longer than everything else.
+    /// Makes the disk. ROOT and OEM are made in their place: to read a hole in order to copy it takes
+    /// longer than everything else. The ESP is not: mkfs.vfat loses its way behind an offset.
     fn disk(&self, tree: &Tree, hash: &RootHash) -> Result<(), BuildError> {
         let path = self.out("corebox.img");
         let mut disk = files::sparse(&path, self.layout.bytes)?;
-        self.esp(tree, &path)?;
+        let esp = self.scratch.join("EFI-SYSTEM");
+        self.esp(tree, &esp)?;
         self.progress.step("OEM and ROOT: made empty by mke2fs", || {
             ["OEM", "ROOT"].into_iter().try_for_each(|label| {
                 filesystems::ext4(self.layout.place(label)?, &path).map_err(BuildError::from)
@@ -278,24 +279,26 @@ impl Build<'_> {
         })?;
         let uuids =
             BTreeMap::from([("USR-A", hash.usr_uuid()), ("USR-A-VERITY", hash.verity_uuid())]);
-        self.progress.step("disk: /usr, its hash tree and the partition table written", || {
-            for (label, name) in [("USR-A", "usr.erofs"), ("USR-A-VERITY", "usr.verity")] {
-                files::copy_into(&disk, self.layout.place(label)?.offset, &self.out(name))?;
+        self.progress.step("disk: ESP, /usr, its hash tree and the partition table written", || {
+            let (usr, hashes) = (self.out("usr.erofs"), self.out("usr.verity"));
+            for (label, path) in [("EFI-SYSTEM", &esp), ("USR-A", &usr), ("USR-A-VERITY", &hashes)]
+            {
+                files::copy_into(&disk, self.layout.place(label)?.offset, path)?;
             }
             table::write(&mut disk, &self.layout, &uuids).map_err(BuildError::from)
         })
     }
 
-    fn esp(&self, tree: &Tree, disk: &Path) -> Result<(), BuildError> {
+    fn esp(&self, tree: &Tree, out: &Path) -> Result<(), BuildError> {
         let name = format!("corebox-{GENERATION}-{}.efi", self.request.version);
         let contents = esp::Contents {
             loader: &tree.root.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi"),
             uki: &self.out("corebox.efi"),
             uki_name: &name,
         };
-        let place = self.layout.place("EFI-SYSTEM")?;
+        let bytes = self.layout.place("EFI-SYSTEM")?.bytes;
         self.progress.step("ESP: systemd-boot and the UKI copied by mtools", || {
-            esp::make(&contents, place, &self.scratch, disk).map_err(BuildError::from)
+            esp::make(&contents, bytes, &self.scratch, out).map_err(BuildError::from)
         })
     }
 
