@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::files::{self, FileError};
-use crate::layout::fixed_uuid;
+use crate::layout::{Place, fixed_uuid};
 use crate::tools::{self, ToolError};
 
 /// A file system could not be made.
@@ -26,15 +26,15 @@ pub fn erofs(folder: &Path, out: &Path) -> Result<(), FilesystemError> {
     Ok(())
 }
 
-/// Writes an empty ext4 of `bytes`, with the parameters of a large one: ROOT grows.
-pub fn ext4(label: &str, bytes: u64, out: &Path) -> Result<(), FilesystemError> {
-    drop(files::sparse(out, bytes)?);
+/// Makes an empty ext4 in its place on the disk, with the parameters of a large one: ROOT grows.
+pub fn ext4(place: &Place, disk: &Path) -> Result<(), FilesystemError> {
+    let label = &place.label;
     let uuid = fixed_uuid(&format!("{label} file system")).to_string();
-    let extended = format!("hash_seed={uuid},lazy_itable_init=1,nodiscard");
-    let path = out.display().to_string();
+    let extended = format!("offset={},hash_seed={uuid},lazy_itable_init=1,nodiscard", place.offset);
     let size = ["-b", "4096", "-T", "default", "-m", "1", "-J", "size=16"];
     let identity = ["-L", label, "-U", &uuid, "-E", &extended];
     let arguments = ["-q", "-F", "-t", "ext4"].into_iter().chain(size).chain(identity);
-    tools::run("mke2fs", arguments.chain([path.as_str()]))?;
+    let (disk, kibibytes) = (disk.display().to_string(), format!("{}k", place.bytes >> 10));
+    tools::run("mke2fs", arguments.chain([disk.as_str(), &kibibytes]))?;
     Ok(())
 }

@@ -163,8 +163,7 @@ pub fn build(request: &Request, progress: &Progress) -> Result<(), BuildError> {
     let kernel = build.kernel(&tree)?;
     let cmdline = format!("usrhash={} panic=1 quiet{}", hash.as_str(), request.flavour.words());
     build.uki(&tree, &kernel, &cmdline)?;
-    build.esp(&tree)?;
-    build.disk(&hash)?;
+    build.disk(&tree, &hash)?;
     build.manifest(&hash, cmdline, &tree.lock)?;
     files::remove(&build.scratch)?;
     Ok(())
@@ -266,7 +265,31 @@ impl Build<'_> {
         })
     }
 
-    fn esp(&self, tree: &Tree) -> Result<(), BuildError> {
+    /// Makes the disk. ROOT and OEM are made in their place: to read a hole in order to copy it takes
+    /// longer than everything else. The ESP is not: mkfs.vfat loses its way behind an offset.
+    fn disk(&self, tree: &Tree, hash: &RootHash) -> Result<(), BuildError> {
+        let path = self.out("corebox.img");
+        let mut disk = files::sparse(&path, self.layout.bytes)?;
+        let esp = self.scratch.join("EFI-SYSTEM");
+        self.esp(tree, &esp)?;
+        self.progress.step("OEM and ROOT: made empty by mke2fs", || {
+            ["OEM", "ROOT"].into_iter().try_for_each(|label| {
+                filesystems::ext4(self.layout.place(label)?, &path).map_err(BuildError::from)
+            })
+        })?;
+        let uuids =
+            BTreeMap::from([("USR-A", hash.usr_uuid()), ("USR-A-VERITY", hash.verity_uuid())]);
+        self.progress.step("disk: ESP, /usr, its hash tree and the partition table written", || {
+            let (usr, hashes) = (self.out("usr.erofs"), self.out("usr.verity"));
+            for (label, path) in [("EFI-SYSTEM", &esp), ("USR-A", &usr), ("USR-A-VERITY", &hashes)]
+            {
+                files::copy_into(&disk, self.layout.place(label)?.offset, path)?;
+            }
+            table::write(&mut disk, &self.layout, &uuids).map_err(BuildError::from)
+        })
+    }
+
+    fn esp(&self, tree: &Tree, out: &Path) -> Result<(), BuildError> {
         let name = format!("corebox-{GENERATION}-{}.efi", self.request.version);
         let contents = esp::Contents {
             loader: &tree.root.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi"),
@@ -275,34 +298,7 @@ impl Build<'_> {
         };
         let bytes = self.layout.place("EFI-SYSTEM")?.bytes;
         self.progress.step("ESP: systemd-boot and the UKI copied by mtools", || {
-            esp::make(&contents, bytes, &self.scratch, &self.scratch.join("EFI-SYSTEM"))
-                .map_err(BuildError::from)
-        })
-    }
-
-    fn disk(&self, hash: &RootHash) -> Result<(), BuildError> {
-        self.progress.step("OEM and ROOT: made empty by mke2fs", || {
-            ["OEM", "ROOT"].into_iter().try_for_each(|label| {
-                let bytes = self.layout.place(label)?.bytes;
-                let made = filesystems::ext4(label, bytes, &self.scratch.join(label));
-                made.map_err(BuildError::from)
-            })
-        })?;
-        let uuids =
-            BTreeMap::from([("USR-A", hash.usr_uuid()), ("USR-A-VERITY", hash.verity_uuid())]);
-        let contents = [
-            ("EFI-SYSTEM", self.scratch.join("EFI-SYSTEM")),
-            ("USR-A", self.out("usr.erofs")),
-            ("USR-A-VERITY", self.out("usr.verity")),
-            ("OEM", self.scratch.join("OEM")),
-            ("ROOT", self.scratch.join("ROOT")),
-        ];
-        self.progress.step("disk: partitions joined to one sparse file", || {
-            let mut disk = files::sparse(&self.out("corebox.img"), self.layout.bytes)?;
-            for (label, path) in &contents {
-                files::copy_into(&disk, self.layout.place(label)?.offset, path)?;
-            }
-            table::write(&mut disk, &self.layout, &uuids).map_err(BuildError::from)
+            esp::make(&contents, bytes, &self.scratch, out).map_err(BuildError::from)
         })
     }
 
