@@ -136,13 +136,19 @@ impl Cluster {
         Store::at(self.net(), Net::address(number))
     }
 
-    /// Which of these members leads the store, when exactly one says so.
+    /// Which of these members leads the store, when all of them say the same.
     pub fn leader(&self, members: &[u8]) -> Result<u8, String> {
-        let says = |number: &u8| self.store(*number).leads().unwrap_or(false);
-        let leaders: Vec<u8> = members.iter().copied().filter(says).collect();
-        match leaders[..] {
+        let says = |number: &u8| self.store(*number).leader().map_err(|error| chain(&error));
+        let mut named = Vec::new();
+        for number in members {
+            let leader = says(number)?;
+            let found = members.iter().find(|&&other| leader.is_at(Net::address(other)));
+            named.push(*found.ok_or_else(|| format!("node{number} names {}", leader.name))?);
+        }
+        named.dedup();
+        match named[..] {
             [leader] => Ok(leader),
-            _ => Err(format!("{} of {} members say that they lead", leaders.len(), members.len())),
+            _ => Err(format!("they do not agree who leads: {named:?}")),
         }
     }
 

@@ -17,15 +17,10 @@ pub(crate) fn status() -> Result<(), LabError> {
     let (lab, record) = running()?;
     let through = answering(&lab, &record)?;
     let store = Store::at(lab.net(), Net::address(through));
-    let leads: Vec<u8> = record
-        .nodes
-        .iter()
-        .copied()
-        .filter(|&node| at(&lab, node).leads().unwrap_or(false))
-        .collect();
+    let leader = store.leader()?;
     let machines = fleet::machines(&store)?;
     let tables = [
-        members(&store.members()?, &leads),
+        members(&store.members()?, &leader),
         fleet_machines(&machines),
         units(&fleet::states(&store)?, &machines),
     ];
@@ -53,14 +48,10 @@ fn table(columns: &[&str]) -> Table {
     table
 }
 
-fn members(members: &[Member], leads: &[u8]) -> Table {
+fn members(members: &[Member], leader: &Member) -> Table {
     let mut table = table(&["MEMBER", "NAME", "PEERS", "LEADS"]);
     for member in members {
-        let leads = leads.iter().any(|&node| {
-            let host = format!("//{}:", Net::address(node));
-            member.peer_urls.iter().chain(&member.client_urls).any(|url| url.contains(&host))
-        });
-        let leads = if leads { "yes" } else { "" };
+        let leads = if member.id == leader.id { "yes" } else { "" };
         table.add_row([&member.id, &member.name, &member.peer_urls.join(" "), leads]);
     }
     table

@@ -28,6 +28,15 @@ pub struct Member {
     pub client_urls: Vec<String>,
 }
 
+impl Member {
+    /// Says whether it is the member at this address.
+    #[must_use]
+    pub fn is_at(&self, address: Ipv4Addr) -> bool {
+        let host = format!("//{address}:");
+        self.peer_urls.iter().chain(&self.client_urls).any(|url| url.contains(&host))
+    }
+}
+
 /// What happened to a key.
 #[derive(Debug, Clone)]
 pub struct Event {
@@ -67,9 +76,9 @@ impl<'a> Store<'a> {
         Ok(members.iter().map(member).collect())
     }
 
-    /// Says whether this member leads.
-    pub fn leads(&self) -> Result<bool, LabError> {
-        Ok(self.get("/v2/stats/self")?.json()?["state"] == "StateLeader")
+    /// The member that leads, as far as this one knows.
+    pub fn leader(&self) -> Result<Member, LabError> {
+        Ok(member(&self.get("/v2/members/leader")?.json()?))
     }
 
     /// The value of a key, read through the quorum.

@@ -40,10 +40,25 @@ impl Build {
             Self::Dev => "dev",
             Self::Lab => "lab",
         };
-        Step::cargo(&format!("build --quiet --profile {profile} --package testbed --bin testbed"))
-            .run()?;
-        let step = Step::program(self.program("testbed")).args(verb).args(rest);
-        self.environment(step).run()
+        Step::cargo(&format!("build --profile {profile} --package testbed --bin testbed")).run()?;
+        self.run("testbed", verb, rest)
+    }
+
+    /// Runs a program that is built.
+    pub(crate) fn run(self, name: &str, verb: &[&str], rest: &[&str]) -> Result<(), Failure> {
+        self.environment(Step::program(self.program(name)).args(verb).args(rest)).run()
+    }
+
+    /// The build that made the newest program of this name.
+    pub(crate) fn newest(name: &str) -> Option<Self> {
+        let made = |build: &Self| {
+            std::fs::metadata(build.program(name)).and_then(|file| file.modified()).ok()
+        };
+        let builds = [Self::Dev, Self::Lab].into_iter();
+        builds
+            .filter_map(|build| Some((made(&build)?, build)))
+            .max_by_key(|(at, _)| *at)
+            .map(|(_, build)| build)
     }
 
     /// Tells a program where what it tests is.
