@@ -1,3 +1,19 @@
 //! Clients: what one program says to another.
+//!
+//! ```text
+//!   mirror ─▶ Keys (trait) ─┬─▶ keys_http ─▶ http ─▶ platform::net
+//!                           └─▶ keys_memory: its twin, for tests and simulation
+//! ```
+//!
+//! **Not here:** what the answers mean to an agent, and TLS.
 
+pub mod http;
 pub mod keys;
+pub mod keys_contract;
+pub mod keys_http;
+pub mod keys_memory;
+pub mod members_http;
+pub mod mirror;
+#[cfg(test)]
+pub(crate) mod scripted;
+pub mod url;

@@ -130,7 +130,7 @@ impl KeysError {
 }
 
 /// etcd's numbers of errors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u16)]
 pub enum Code {
     /// There is no such key.
