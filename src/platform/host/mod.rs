@@ -2,14 +2,37 @@
 //!
 //! In a static binary nothing behind NSS may be called: users come from our own reader of
 //! `/etc/passwd` and `/etc/group`.
+//!
+//! ```text
+//!   agents ──▶ Host ──┬─▶ Linux: system calls, and files below a root
+//!                     └─▶ MemoryHost: what it was told, and a record of what was run
+//! ```
 
 use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
+
+#[cfg(test)]
+mod contract;
+pub mod linux;
+pub mod memory;
+pub mod users;
+
+pub use linux::Linux;
+pub use memory::MemoryHost;
+
+/// What is kept of each of a program's outputs, in bytes: more than a person reads.
+pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Longest file that is read whole, in bytes: configuration is far shorter.
+pub const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// Longest host name that the kernel takes, in bytes (`HOST_NAME_MAX`).
+pub const HOSTNAME_BYTES_MAX: usize = 64;
 
 /// A call across the seam.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
@@ -75,5 +98,25 @@ pub trait Host: fmt::Debug + Send + Sync {
     fn kernel_command_line(&self) -> io::Result<String>;
 
     /// Reads a file of the machine whose size does not matter much; at most 16 MiB.
-    fn read(&self, path: &std::path::Path) -> io::Result<Vec<u8>>;
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+}
+
+/// Refuses what is no host name: letters, digits, `-`, `.` and `_`.
+fn check_hostname(name: &str) -> io::Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if !name.is_empty() && name.len() <= HOSTNAME_BYTES_MAX && name.chars().all(allowed) {
+        return Ok(());
+    }
+    let message = format!("`{}` is not a host name", name.escape_debug());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
+/// Refuses what is no machine id, such as the word `uninitialized` of a first boot.
+fn check_machine_id(id: &str) -> io::Result<String> {
+    let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if id.len() == 32 && id.bytes().all(digit) {
+        return Ok(id.to_owned());
+    }
+    let message = format!("`{}` in /etc/machine-id is not a machine id", id.escape_debug());
+    Err(io::Error::new(io::ErrorKind::InvalidData, message))
 }

@@ -4,7 +4,13 @@
 //! it, and is an error when the job did not end in `done`. Nothing here gives up by itself:
 //! callers bring their own deadline.
 //!
-//! **Not here:** what a unit file means; `wire::fleet` and `agents` know that.
+//! ```text
+//!   agents ──▶ Systemd ──┬─▶ DbusSystemd: the manager of this machine, over the system bus
+//!                        └─▶ MemorySystemd: a graph of units whose jobs take tokio's time
+//! ```
+//!
+//! **Not here:** what a unit file means; `wire::fleet` and `agents` know that. Nothing reloads
+//! by itself either: after `link`, `enable`, `mask` and their like comes a `daemon_reload`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +19,15 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use futures_util::Stream;
+use tokio::sync::broadcast;
+
+pub mod dbus;
+#[cfg(test)]
+mod fake;
+pub mod memory;
+
+pub use dbus::DbusSystemd;
+pub use memory::MemorySystemd;
 
 /// A future that the seam returns, boxed so that the seam can be a trait object.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, SystemdError>> + Send + 'a>>;
@@ -68,6 +83,9 @@ impl fmt::Display for UnitName {
     }
 }
 
+/// Changes that wait for a slow reader before it is told to read all again.
+const CHANGES_MAX: usize = 4_096;
+
 /// What a job is to do with a unit. The job mode is always `replace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
@@ -87,8 +105,23 @@ pub enum Verb {
     ReloadOrTryRestart,
 }
 
+impl fmt::Display for Verb {
+    /// Writes the verb as `systemctl` has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Reload => "reload",
+            Self::TryRestart => "try-restart",
+            Self::ReloadOrRestart => "reload-or-restart",
+            Self::ReloadOrTryRestart => "reload-or-try-restart",
+        })
+    }
+}
+
 /// How long a change of what is enabled or masked lasts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lasting {
     /// Until the machine reboots: links below `/run`.
     Runtime,
@@ -105,6 +138,14 @@ pub struct UnitState {
     pub active: String,
     /// `running`, `dead`, `exited`, …
     pub sub: String,
+}
+
+impl UnitState {
+    /// Makes the state of a unit that does not exist.
+    pub fn not_found() -> Self {
+        let [load, active, sub] = ["not-found", "inactive", "dead"].map(str::to_owned);
+        Self { load, active, sub }
+    }
 }
 
 /// A unit whose state has, or may have, changed: read it again.
@@ -176,7 +217,8 @@ pub enum SystemdError {
 
 /// Drives the units of this machine.
 pub trait Systemd: fmt::Debug + Send + Sync {
-    /// Runs one job and waits for its end. Dropping the future does not cancel the job.
+    /// Runs one job and waits for its end. Dropping the future does not cancel the job; an
+    /// opposite job does, which ends this one as `canceled`.
     fn run<'a>(&'a self, verb: Verb, unit: &'a UnitName) -> Call<'a, ()>;
 
     /// Runs a command as a transient service and waits until it was started.
@@ -219,6 +261,123 @@ pub trait Systemd: fmt::Debug + Send + Sync {
             Lasting::Persistent => "/etc/systemd/system",
         })
     }
+}
+
+/// Turns a channel's end into a stream in which what was missed is an overrun.
+fn stream_of(changes: broadcast::Receiver<Change>) -> Changes {
+    Box::pin(futures_util::stream::unfold(changes, |mut changes| async move {
+        let change = match changes.recv().await {
+            Ok(change) => change,
+            Err(broadcast::error::RecvError::Lagged(_)) => Change::Overrun,
+            Err(broadcast::error::RecvError::Closed) => return None,
+        };
+        Some((change, changes))
+    }))
+}
+
+/// The unit of the contract that always starts.
+#[cfg(any(test, feature = "contracts"))]
+pub const GOOD: &str = "corebox-contract-good.service";
+
+/// The unit of the contract that never starts: an implementation in memory must be told so.
+#[cfg(any(test, feature = "contracts"))]
+pub const BAD: &str = "corebox-contract-bad.service";
+
+/// Everything that any implementation must do; `folder` is one whose files systemd can read.
+///
+/// # Panics
+///
+/// Where the implementation breaks the contract.
+#[cfg(any(test, feature = "contracts"))]
+pub async fn contract(systemd: &dyn Systemd, folder: &Path) {
+    let [good, bad, missing] = [GOOD, BAD, "corebox-contract-missing.service"]
+        .map(|name| UnitName::parse(name).expect("these are names"));
+    for (unit, run) in [(&good, "/bin/sleep 600"), (&bad, "/bin/false")] {
+        let path = folder.join(unit.as_str());
+        let text = format!("[Service]\nType=exec\nExecStart={run}\n");
+        let text = if unit == &bad { text.replace("exec", "oneshot") } else { text };
+        std::fs::write(&path, text).expect("the folder is writable");
+        systemd.link(&path).await.expect("a unit file can be linked");
+    }
+    systemd.daemon_reload().await.expect("unit files can be read again");
+    contract_of_jobs(systemd, &good, &bad, &missing).await;
+    contract_of_changes(systemd, &good).await;
+    contract_of_links(systemd, &good, &bad).await;
+}
+
+#[cfg(any(test, feature = "contracts"))]
+async fn active(systemd: &dyn Systemd, unit: &UnitName) -> String {
+    let states = systemd.states(std::slice::from_ref(unit)).await.expect("states can be read");
+    states[unit].active.clone()
+}
+
+#[cfg(any(test, feature = "contracts"))]
+async fn contract_of_jobs(
+    systemd: &dyn Systemd,
+    good: &UnitName,
+    bad: &UnitName,
+    missing: &UnitName,
+) {
+    assert_eq!(active(systemd, good).await, "inactive");
+    systemd.run(Verb::Start, good).await.expect("a good unit starts");
+    assert_eq!(active(systemd, good).await, "active", "a call returns when the job is done");
+    systemd.run(Verb::Start, good).await.expect("starting twice is fine");
+    systemd.run(Verb::Restart, good).await.expect("a good unit restarts");
+    assert!(systemd.list().await.expect("units can be listed").contains_key(GOOD));
+    systemd.run(Verb::Stop, good).await.expect("a good unit stops");
+    assert_eq!(active(systemd, good).await, "inactive");
+    systemd.run(Verb::TryRestart, good).await.expect("nothing to restart is fine");
+    assert_eq!(active(systemd, good).await, "inactive");
+
+    let failed = systemd.run(Verb::Start, bad).await.expect_err("a bad unit does not start");
+    assert!(matches!(&failed, SystemdError::Job { result, .. } if result == "failed"), "{failed}");
+    assert_eq!(active(systemd, bad).await, "failed");
+    systemd.reset_failed(bad).await.expect("a failure can be forgotten");
+    assert_eq!(active(systemd, bad).await, "inactive");
+    systemd.reset_failed(missing).await.expect("nothing to forget is fine");
+
+    let none = systemd.run(Verb::Start, missing).await.expect_err("it does not exist");
+    assert!(matches!(none, SystemdError::NotFound { .. }), "{none}");
+    let states = systemd.states(std::slice::from_ref(missing)).await.expect("it is not found");
+    assert_eq!(states[missing], UnitState::not_found());
+}
+
+#[cfg(any(test, feature = "contracts"))]
+async fn contract_of_changes(systemd: &dyn Systemd, good: &UnitName) {
+    use futures_util::StreamExt as _;
+    let mut changes = systemd.changes().await.expect("changes can be watched");
+    let started = systemd.run(Verb::Start, good);
+    started.await.expect("a good unit starts");
+    let seen = async {
+        while let Some(change) = changes.next().await {
+            let about = matches!(&change, Change::Unit(unit) if unit == GOOD);
+            if about && active(systemd, good).await == "active" {
+                return;
+            }
+        }
+        panic!("the changes ended before the start was reported");
+    };
+    let deadline = std::time::Duration::from_secs(10);
+    tokio::time::timeout(deadline, seen).await.expect("a start is a change");
+    systemd.run(Verb::Stop, good).await.expect("a good unit stops");
+}
+
+#[cfg(any(test, feature = "contracts"))]
+async fn contract_of_links(systemd: &dyn Systemd, good: &UnitName, bad: &UnitName) {
+    let units = std::slice::from_ref(good);
+    systemd.mask(units, Lasting::Runtime).await.expect("a unit can be masked");
+    systemd.daemon_reload().await.expect("unit files can be read again");
+    let masked = systemd.run(Verb::Start, good).await.expect_err("it is masked");
+    assert!(matches!(masked, SystemdError::Masked { .. }), "{masked}");
+    systemd.unmask(units, Lasting::Runtime).await.expect("a unit can be unmasked");
+    systemd.unmask(units, Lasting::Runtime).await.expect("unmasking twice is fine");
+    systemd
+        .disable(std::slice::from_ref(bad), Lasting::Runtime)
+        .await
+        .expect("links can be removed");
+    systemd.daemon_reload().await.expect("unit files can be read again");
+    let gone = systemd.run(Verb::Start, bad).await.expect_err("its link is gone");
+    assert!(matches!(gone, SystemdError::NotFound { .. }), "{gone}");
 }
 
 #[cfg(test)]
