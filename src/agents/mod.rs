@@ -1,1 +1,3 @@
 //! Layer 6: the daemons.
+
+pub mod fleet;

@@ -160,7 +160,7 @@ impl Cluster {
                 replace(&mut self.legacy, unit, value.and_then(parsed));
                 return Matters::ToReaders;
             }
-            Key::State { unit, machine } => return self.put_state(unit, machine, value),
+            Key::State { unit, machine } => return self.put_state(&unit, machine, value),
             Key::Machine(id) => {
                 replace(&mut self.objects, id.clone(), value.and_then(parsed));
                 return self.merge(&id);
@@ -222,16 +222,18 @@ impl Cluster {
         if arrived.is_empty() { Matters::Not } else { Matters::ToDeciders }
     }
 
-    fn put_state(&mut self, unit: String, machine: String, value: Option<&str>) -> Matters {
-        let before = self.runs_on(&unit, &machine);
-        let of_unit = self.states.entry(unit.clone()).or_default();
-        replace(of_unit, machine.clone(), value.and_then(parsed));
+    fn put_state(&mut self, unit: &str, machine: String, value: Option<&str>) -> Matters {
+        let runs = |state: Option<&StateObject>| state.is_some_and(is_running);
+        let state = value.and_then(parsed);
+        let after = runs(state.as_ref());
+        let of_unit = self.states.entry(unit.to_owned()).or_default();
+        let before = runs(of_unit.get(&machine));
+        replace(of_unit, machine, state);
         if of_unit.is_empty() {
-            self.states.remove(&unit);
+            self.states.remove(unit);
         }
         // A unit that has ended somewhere may be started elsewhere.
-        let ended = before && !self.runs_on(&unit, &machine);
-        if ended { Matters::ToDeciders } else { Matters::ToReaders }
+        if before && !after { Matters::ToDeciders } else { Matters::ToReaders }
     }
 
     fn put_leader(&mut self, value: Option<&str>) -> Matters {
@@ -259,7 +261,7 @@ impl Cluster {
         self.jobs.iter().filter(|(_, job)| job.hash.is_some()).map(|(name, job)| (&**name, job))
     }
 
-    /// Returns the names of units that exist after `name`, a page's worth and more.
+    /// Returns a unit, if it exists.
     pub fn job(&self, name: &str) -> Option<&Job> {
         self.jobs.get(name).filter(|job| job.hash.is_some())
     }
@@ -300,7 +302,7 @@ impl Cluster {
     /// Tells whether a machine says that a unit runs there, or is about to.
     pub fn runs_on(&self, unit: &str, machine: &str) -> bool {
         let state = self.states.get(unit).and_then(|states| states.get(machine));
-        state.is_some_and(|state| !matches!(state.active_state.as_str(), "inactive" | "failed" | ""))
+        state.is_some_and(is_running)
     }
 
     /// Returns the present machines on which a unit runs.
@@ -338,6 +340,10 @@ impl Cluster {
     pub fn file(&self, hash: UnitHash) -> Option<&Arc<UnitFile>> {
         self.files.get(&hash)
     }
+}
+
+fn is_running(state: &StateObject) -> bool {
+    !matches!(state.active_state.as_str(), "inactive" | "failed" | "")
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(value: &str) -> Option<T> {

@@ -30,3 +30,6 @@ pub mod schedule;
 pub mod server;
 pub mod unit_folder;
 pub mod view;
+
+#[cfg(test)]
+mod tests;

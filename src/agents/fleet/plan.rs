@@ -189,8 +189,14 @@ mod tests {
         let have = [("b.service", "1", true), ("c.service", "1", true), ("d.service", "1", true)];
         let tasks = words(&plan(&wishes(&want), &here(&have)));
         let kinds = [
-            "unload d.service", "unload b.service", "load a.service", "load b.service", "reload",
-            "stop c.service", "start a.service", "start b.service",
+            "unload d.service",
+            "unload b.service",
+            "load a.service",
+            "load b.service",
+            "reload",
+            "stop c.service",
+            "start a.service",
+            "start b.service",
         ];
         assert_eq!(tasks, kinds);
     }

@@ -142,7 +142,11 @@ impl Store {
     /// Reads the engine's lease.
     pub async fn lease(&self) -> Result<Option<Found>, KeysFailure> {
         let found = self.get(&Key::EngineLeader).await?;
-        Ok(found.map(|(value, index, left)| Found { lease: LeaseObject::parse(&value), index, left }))
+        Ok(found.map(|(value, index, left)| Found {
+            lease: LeaseObject::parse(&value),
+            index,
+            left,
+        }))
     }
 
     /// Writes the engine's lease and returns its index.

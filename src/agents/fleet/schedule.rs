@@ -67,7 +67,11 @@ impl fmt::Display for Reason {
                 write!(f, "metadata `{key}` is `{found}`, the unit asks for `{wanted}`")
             }
             Self::Metadata { key, wanted, found: None } => {
-                write!(f, "metadata `{key}` is missing, the unit asks for `{}`", wanted.join(" or "))
+                write!(
+                    f,
+                    "metadata `{key}` is missing, the unit asks for `{}`",
+                    wanted.join(" or ")
+                )
             }
             Self::Peer { unit } => write!(f, "peer `{unit}` is not scheduled here (MachineOf)"),
             Self::Conflict { unit } => write!(f, "conflicts with `{unit}`, which is here"),
@@ -173,8 +177,8 @@ pub fn placement<'a>(
     }
     world
         .spots
-        .iter()
-        .map(|(_, spot)| (spot.machine, world.fits(unit, spot).map(|()| spot.units.len())))
+        .values()
+        .map(|spot| (spot.machine, world.fits(unit, spot).map(|()| spot.units.len())))
         .collect()
 }
 
@@ -222,9 +226,8 @@ impl<'a> World<'a> {
         if state == JobState::Inactive {
             return;
         }
-        let fits = |spot: &Spot<'_>| {
-            unit.requirements.metadata_missing(&spot.machine.metadata).is_none()
-        };
+        let fits =
+            |spot: &Spot<'_>| unit.requirements.metadata_missing(&spot.machine.metadata).is_none();
         let ids: Vec<&str> =
             self.spots.iter().filter(|(_, spot)| fits(spot)).map(|(id, _)| *id).collect();
         for id in ids {
@@ -316,7 +319,7 @@ impl<'a> World<'a> {
         if let Some(peer) = missing {
             return Err(Reason::Peer { unit: peer.clone() });
         }
-        if let Some(other) = self.conflict(unit, spot) {
+        if let Some(other) = Self::conflict(unit, spot) {
             return Err(Reason::Conflict { unit: other.to_owned() });
         }
         let mut others = spot.picky.iter().filter(|(other, _)| **other != name);
@@ -334,7 +337,7 @@ impl<'a> World<'a> {
     }
 
     /// Returns a unit on the machine that may not be there together with `unit`.
-    fn conflict<'s>(&self, unit: &Unit, spot: &'s Spot<'_>) -> Option<&'s str> {
+    fn conflict<'s>(unit: &Unit, spot: &'s Spot<'_>) -> Option<&'s str> {
         let (name, wishes) = (unit.name.as_str(), &unit.requirements);
         let theirs = spot
             .picky
@@ -431,7 +434,8 @@ mod tests {
 
     #[test]
     fn units_spread_over_the_least_loaded_machines_by_name() {
-        let mut cluster = cluster(&["m2", "m1"], &[("c.service", ""), ("a.service", ""), ("b.service", "")]);
+        let mut cluster =
+            cluster(&["m2", "m1"], &[("c.service", ""), ("a.service", ""), ("b.service", "")]);
         let want = [("a.service", "m1"), ("b.service", "m2"), ("c.service", "m1")];
         assert_eq!(settle(&mut cluster), places(&want));
     }
@@ -477,9 +481,11 @@ mod tests {
 
     #[test]
     fn one_way_conflicts_hold_in_both_directions() {
-        let mut cluster = cluster(&["m1"], &[("a.service", ""), ("b.service", "Conflicts=a.service")]);
+        let mut cluster =
+            cluster(&["m1"], &[("a.service", ""), ("b.service", "Conflicts=a.service")]);
         assert_eq!(settle(&mut cluster), places(&[("a.service", "m1")]));
-        let mut cluster = self::cluster(&["m1"], &[("a.service", "Conflicts=b*"), ("b.service", "")]);
+        let mut cluster =
+            self::cluster(&["m1"], &[("a.service", "Conflicts=b*"), ("b.service", "")]);
         assert_eq!(settle(&mut cluster), places(&[("a.service", "m1")]));
     }
 
@@ -592,7 +598,7 @@ mod tests {
             let mut cluster = cluster(ids, &units);
             let places = settle(&mut cluster);
             let mut again = self::cluster(ids, &units);
-            prop_assert_eq!(settle(&mut again), places.clone(), "the same input, the same places");
+            prop_assert_eq!(&settle(&mut again), &places, "the same input, the same places");
             let world = World::of(&cluster);
             for (name, machine) in &places {
                 let unit = cluster.job(name).unwrap().unit.clone().unwrap();

@@ -87,9 +87,8 @@ impl View {
 
     /// Notes whether our presence is registered.
     pub fn set_present(&self, present: bool) {
-        self.health.send_if_modified(|health| {
-            std::mem::replace(&mut health.present, present) != present
-        });
+        self.health
+            .send_if_modified(|health| std::mem::replace(&mut health.present, present) != present);
     }
 
     fn set_listed(&self, listed: bool) {
