@@ -20,7 +20,6 @@ pub mod cluster;
 pub mod config;
 pub mod engine;
 pub mod lease;
-pub mod listener;
 pub mod plan;
 pub mod presence;
 pub mod publisher;
