@@ -45,6 +45,15 @@ const KEYS: [&str; 21] = [
     "authorized_keys_file",
 ];
 
+/// Returns the names of the environment variables that count.
+pub fn variables() -> impl Iterator<Item = String> {
+    KEYS.into_iter().map(variable)
+}
+
+fn variable(key: &str) -> String {
+    format!("{ENVIRONMENT}{}", key.to_ascii_uppercase())
+}
+
 /// What the daemon runs on. If one of these exists, it is valid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -153,7 +162,7 @@ pub fn read(
         }
     }
     for key in KEYS {
-        let name = format!("{ENVIRONMENT}{}", key.to_ascii_uppercase());
+        let name = variable(key);
         if let Some(value) = environment.get(&name) {
             let place = format!("environment variable {name}");
             settings.insert(key, Setting { place, key, value: unquoted(value).to_owned() });

@@ -22,13 +22,14 @@ use crate::agents::fleet::publisher::Publisher;
 use crate::agents::fleet::registry::Store;
 use crate::agents::fleet::unit_folder::UnitFolder;
 use crate::agents::fleet::view::{View, feed};
-use crate::agents::fleet::{listener, server};
+use crate::agents::fleet::server;
 use crate::foundation::limits::STOP_GRACE;
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::Incoming;
 use crate::platform::systemd::Systemd;
 use crate::rpc::client::keys::Keys;
 use crate::rpc::client::mirror;
+use crate::rpc::server::listen;
 use crate::wire::fleet::Registry;
 use crate::wire::fleet::registry::MachineObject;
 
@@ -81,8 +82,8 @@ pub async fn run(
     let slot = watch::Sender::new(None);
     let router = server::router(slot.subscribe());
     for incoming in incoming {
-        let router = router.clone();
-        tasks.spawn("server", |stop| listener::serve(incoming, router, stop));
+        tracing::info!(at = %incoming.local(), "serving");
+        listen::serve(incoming, router.clone(), &tasks);
     }
     loop {
         let parts = Parts::start(&config, &world, &tasks);

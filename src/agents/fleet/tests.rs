@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::agents::fleet::answers::{Ask, Reply};
 use crate::agents::fleet::config::{self, Config};
 use crate::agents::fleet::run::{Parts, World};
-use crate::agents::fleet::{listener, server};
+use crate::agents::fleet::server;
 use crate::foundation::clock::{Timestamp, TokioClock};
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Address, MemoryNet, Net};
@@ -20,6 +20,7 @@ use crate::rpc::client::http::{HttpClient, Request};
 use crate::rpc::client::keys::{Keys, Read, leaves};
 use crate::rpc::client::keys_memory::MemoryKeys;
 use crate::rpc::client::url::Url;
+use crate::rpc::server::listen;
 use crate::wire::fleet::api::{MachinePage, Placement, StatePage, Unit, UnitPage};
 use crate::wire::fleet::{JobState, UnitFile};
 
@@ -479,7 +480,7 @@ async fn the_server_says_who_it_is_and_answers_503_without_a_store() {
     let slot = watch::Sender::new(Some(node.parts.answers().clone()));
     let router = server::router(slot.subscribe());
     let url: Url = format!("http://{}", incoming.local()).parse().unwrap();
-    node.tasks.spawn("server", |stop| listener::serve(incoming, router, stop));
+    listen::serve(incoming, router, &node.tasks);
     let client = HttpClient::new(net);
     let ask = || async {
         client.call(&url.origin, Request::get("/fleet/v1/machines")).await.unwrap()

@@ -20,6 +20,7 @@ pub(crate) async fn contract(host: &dyn Host) {
     assert_eq!(host.machine_id().unwrap(), "0123456789abcdef0123456789abcdef");
     assert_eq!(host.kernel_command_line().unwrap(), "quiet cloud-config-url=http://example.com/a");
     let core = User { name: "core".into(), uid: 500, gid: 500, home: "/home/core".into() };
+    assert_eq!(host.user_numbered(500).unwrap().as_ref(), Some(&core));
     assert_eq!(host.user("core").unwrap(), Some(core));
     assert_eq!(host.user("nobody-here").unwrap(), None);
     assert_eq!(host.group("docker").unwrap(), Some(233));

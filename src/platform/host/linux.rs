@@ -9,7 +9,7 @@ use tokio::process::Child;
 
 use crate::foundation::durable_file::{self, Attributes};
 use crate::foundation::tasks;
-use crate::platform::host::users::{group_in, user_in};
+use crate::platform::host::users::{group_in, user_in, user_numbered_in};
 use crate::platform::host::{
     Call, Ended, FILE_BYTES_MAX, Host, OUTPUT_BYTES_MAX, Program, User, check_hostname,
     check_machine_id,
@@ -83,6 +83,10 @@ impl Host for Linux {
 
     fn user(&self, name: &str) -> io::Result<Option<User>> {
         Ok(user_in(&self.text_or_empty("/etc/passwd")?, name))
+    }
+
+    fn user_numbered(&self, uid: u32) -> io::Result<Option<User>> {
+        Ok(user_numbered_in(&self.text_or_empty("/etc/passwd")?, uid))
     }
 
     fn group(&self, name: &str) -> io::Result<Option<u32>> {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::platform::host::users::{group_in, user_in};
+use crate::platform::host::users::{group_in, user_in, user_numbered_in};
 use crate::platform::host::{
     Call, Ended, FILE_BYTES_MAX, Host, Program, User, check_hostname, check_machine_id,
 };
@@ -90,6 +90,10 @@ impl Host for MemoryHost {
 
     fn user(&self, name: &str) -> io::Result<Option<User>> {
         Ok(user_in(&self.text("/etc/passwd").unwrap_or_default(), name))
+    }
+
+    fn user_numbered(&self, uid: u32) -> io::Result<Option<User>> {
+        Ok(user_numbered_in(&self.text("/etc/passwd").unwrap_or_default(), uid))
     }
 
     fn group(&self, name: &str) -> io::Result<Option<u32>> {

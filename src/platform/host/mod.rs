@@ -88,6 +88,9 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// Returns the user of that name, if there is one.
     fn user(&self, name: &str) -> io::Result<Option<User>>;
 
+    /// Returns the first user of that number, if there is one.
+    fn user_numbered(&self, uid: u32) -> io::Result<Option<User>>;
+
     /// Returns the number of the group of that name, if there is one.
     fn group(&self, name: &str) -> io::Result<Option<u32>>;
 

@@ -7,6 +7,11 @@ pub fn user_in(passwd: &str, name: &str) -> Option<User> {
     passwd.lines().filter_map(user_of).find(|user| user.name == name)
 }
 
+/// Finds the first user of a number in the text of `/etc/passwd`.
+pub fn user_numbered_in(passwd: &str, uid: u32) -> Option<User> {
+    passwd.lines().filter_map(user_of).find(|user| user.uid == uid)
+}
+
 /// Finds the number of a group in the text of `/etc/group`.
 pub fn group_in(group: &str, name: &str) -> Option<u32> {
     let entry = |line: &str| {
@@ -38,6 +43,8 @@ mod tests {
     fn a_user_is_found_by_name_and_the_first_line_wins() {
         let core = user_in(PASSWD, "core").unwrap();
         assert_eq!((core.uid, core.gid, core.home.to_str()), (500, 501, Some("/home/core")));
+        assert_eq!(user_numbered_in(PASSWD, 500), Some(core));
+        assert_eq!(user_numbered_in(PASSWD, 501), None);
     }
 
     #[test]

@@ -121,6 +121,18 @@ impl Ask {
         if from == 0 { ask } else { ask.query("waitIndex", from.to_string()) }
     }
 
+    /// Writes it as a person would type it for curl.
+    pub fn curl(&self, base: &Url) -> String {
+        let Request { method, target, body, .. } = self.encode(base);
+        let url = format!("{}{target}", base.origin);
+        let data = String::from_utf8_lossy(&body);
+        if data.is_empty() {
+            format!("curl -X {method} {url}")
+        } else {
+            format!("curl -X {method} {url} -d {data:?}")
+        }
+    }
+
     /// Encodes it for a server whose API is at `base`.
     fn encode(&self, base: &Url) -> Request {
         let mut target = base.below("/v2/keys");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::foundation::exit::chain;
-use crate::rpc::client::http::{HttpClient, Request};
+use crate::rpc::client::http::{HttpClient, Request, Response};
 use crate::rpc::client::url::Url;
 
 /// A member as `/v2/members` shows it.
@@ -42,6 +42,8 @@ struct Members {
 pub struct NoAnswer {
     /// What went wrong at each endpoint, in order.
     pub reasons: Vec<String>,
+    /// Whether at least one of them said something, though nothing of use.
+    pub someone_spoke: bool,
 }
 
 /// How a member fares, as it says itself.
@@ -101,22 +103,33 @@ impl MembersClient {
         endpoints: &[Url],
         path: &str,
     ) -> Result<T, NoAnswer> {
-        let mut reasons = Vec::new();
+        let mut failed = NoAnswer { reasons: Vec::new(), someone_spoke: false };
         for endpoint in endpoints {
             let request = Request::get(endpoint.below(path)).within(self.deadline);
             match self.http.call(&endpoint.origin, request).await {
-                Err(error) => reasons.push(chain(&error)),
-                Ok(response) if !response.status.is_success() => {
-                    reasons.push(format!("{endpoint} said {}", response.status));
-                }
-                Ok(response) => match serde_json::from_slice(&response.body) {
+                Err(error) => failed.reasons.push(chain(&error)),
+                Ok(response) => match understood(endpoint, &response) {
                     Ok(answer) => return Ok(answer),
-                    Err(error) => reasons.push(format!("{endpoint} said nonsense: {error}")),
+                    Err(reason) => {
+                        failed.reasons.push(reason);
+                        failed.someone_spoke = true;
+                    }
                 },
             }
         }
-        Err(NoAnswer { reasons })
+        Err(failed)
     }
+}
+
+fn understood<T: for<'de> Deserialize<'de>>(
+    endpoint: &Url,
+    response: &Response,
+) -> Result<T, String> {
+    if !response.status.is_success() {
+        return Err(format!("{endpoint} said {}", response.status));
+    }
+    serde_json::from_slice(&response.body)
+        .map_err(|error| format!("{endpoint} said nonsense: {error}"))
 }
 
 #[cfg(test)]

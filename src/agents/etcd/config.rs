@@ -1,0 +1,362 @@
+//! The settings of etcd: one table of flags, and what the daemon needs of them.
+//!
+//! A flag whose feature is not there yet is refused by name: nobody gets an open server who asked
+//! for a closed one. Source: the specification A.11, defaults of etcd 3.5.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::rpc::client::url::Url;
+
+/// What a flag does here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It is used.
+    Used,
+    /// Accepted, and without meaning here; this says why.
+    NoMeaning(&'static str),
+    /// Refused unless it says no, since this is not there yet.
+    Later(&'static str),
+}
+
+/// One flag. Its environment variable is `ETCD_` and its name in capitals.
+#[derive(Debug, Clone, Copy)]
+pub struct Flag {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value where nobody gives one.
+    pub default: &'static str,
+    /// What it does, for the help.
+    pub about: &'static str,
+    /// What it does here.
+    pub kind: Kind,
+}
+
+const fn used(name: &'static str, default: &'static str, about: &'static str) -> Flag {
+    Flag { name, default, about, kind: Kind::Used }
+}
+
+const fn later(name: &'static str, what: &'static str) -> Flag {
+    Flag { name, default: "", about: what, kind: Kind::Later(what) }
+}
+
+const fn no_meaning(name: &'static str, why: &'static str) -> Flag {
+    Flag { name, default: "", about: why, kind: Kind::NoMeaning(why) }
+}
+
+const SIZED: &str = "checkpoints are made by the size of the log";
+const TLS: &str = "TLS";
+
+/// Every flag.
+pub const FLAGS: &[Flag] = &[
+    used("name", "default", "This member's name"),
+    used("data-dir", "", "Where the data is kept (default `NAME.etcd`)"),
+    used("listen-peer-urls", "http://localhost:2380", "Where to listen for other members"),
+    used("listen-client-urls", "http://localhost:2379", "Where to listen for clients"),
+    used(
+        "initial-advertise-peer-urls",
+        "http://localhost:2380",
+        "Where other members reach this one",
+    ),
+    used("advertise-client-urls", "http://localhost:2379", "Where clients reach this member"),
+    used("initial-cluster", "", "The members to begin with: `a=http://10.0.0.1:2380,b=…`"),
+    used("initial-cluster-state", "new", "`new`: begin a cluster"),
+    used("initial-cluster-token", "etcd-cluster", "Tells clusters with the same addresses apart"),
+    used("discovery", "", "The discovery URL at which the members find each other"),
+    used("discovery-fallback", "proxy", "What to do when the discovered cluster is full: `exit`"),
+    used("heartbeat-interval", "100", "Milliseconds between a leader's signs of life"),
+    used("election-timeout", "1000", "Milliseconds of silence after which another may lead"),
+    used("debug", "false", "Log more"),
+    used("log-level", "info", "How much to log: debug, info, warn, error"),
+    no_meaning("snapshot-count", SIZED),
+    no_meaning("max-snapshots", SIZED),
+    no_meaning("max-wals", SIZED),
+    no_meaning("log-package-levels", "use --log-level"),
+    no_meaning("enable-v2", "the v2 API is always on"),
+    no_meaning("strict-reconfig-check", "members cannot be changed yet"),
+    no_meaning("enable-pprof", "there is no Go runtime to profile"),
+    no_meaning("pre-vote", "it is always on"),
+    no_meaning("cors", "every origin is allowed, as in etcd 3.4"),
+    later("wal-dir", "a folder of its own for the log"),
+    later("proxy", "being a proxy"),
+    later("discovery-srv", "discovery by DNS"),
+    later("discovery-proxy", "discovery through a proxy"),
+    later("force-new-cluster", "beginning anew from a copy"),
+    later("ca-file", TLS),
+    later("cert-file", TLS),
+    later("key-file", TLS),
+    later("client-cert-auth", TLS),
+    later("trusted-ca-file", TLS),
+    later("auto-tls", TLS),
+    later("peer-ca-file", TLS),
+    later("peer-cert-file", TLS),
+    later("peer-key-file", TLS),
+    later("peer-client-cert-auth", TLS),
+    later("peer-trusted-ca-file", TLS),
+    later("peer-auto-tls", TLS),
+];
+
+/// How the cluster begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// With the members that everyone is told.
+    Static {
+        /// The members.
+        cluster: String,
+        /// What tells it from other clusters.
+        token: String,
+    },
+    /// With the members that register at a discovery URL.
+    Discovery {
+        /// The URL, which is the cluster's token too.
+        url: Url,
+        /// The URL as it was given.
+        token: String,
+    },
+}
+
+impl Begin {
+    /// Returns what tells the cluster from others.
+    pub fn token(&self) -> &str {
+        match self {
+            Self::Static { token, .. } | Self::Discovery { token, .. } => token,
+        }
+    }
+}
+
+/// What the daemon runs on. If one exists, it is valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The member's name.
+    pub name: String,
+    /// Where the data is kept.
+    pub data_dir: PathBuf,
+    /// Where to listen for other members.
+    pub listen_peer: Vec<Url>,
+    /// Where to listen for clients.
+    pub listen_client: Vec<Url>,
+    /// Where other members reach this one.
+    pub advertise_peer: Vec<String>,
+    /// Where clients reach this one.
+    pub advertise_client: Vec<String>,
+    /// How the cluster begins, if it has not yet.
+    pub begin: Begin,
+    /// Milliseconds between a leader's signs of life.
+    pub heartbeat_ms: u64,
+    /// Milliseconds of silence after which another may lead.
+    pub election_ms: u64,
+    /// How much to log.
+    pub log_level: String,
+    /// Flags that were given and have no meaning here, and why.
+    pub ignored: Vec<(&'static str, &'static str)>,
+}
+
+impl Config {
+    /// Returns how long a client's request may take: 5 s and two election timeouts.
+    pub fn request_deadline(&self) -> Duration {
+        Duration::from_secs(5) + Duration::from_millis(2 * self.election_ms)
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A value that makes no sense.
+    #[error("`--{flag}={value}` is not {wanted}")]
+    Value {
+        /// The flag.
+        flag: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// A feature that is not there.
+    #[error("`--{flag}` asks for {what}, which is not there yet; leave it out")]
+    Later {
+        /// The flag.
+        flag: &'static str,
+        /// The feature.
+        what: &'static str,
+    },
+    /// Two ways to begin a cluster.
+    #[error(
+        "give only one of `--initial-cluster` and `--discovery`: they are two ways to find the members"
+    )]
+    TwoWays,
+    /// A listening address without one to tell.
+    #[error(
+        "--advertise-client-urls is required when --listen-client-urls is set explicitly; say where clients reach this member"
+    )]
+    AdvertiseMissing,
+    /// A state that needs member changes.
+    #[error(
+        "`--initial-cluster-state=existing` joins a cluster that runs, which is not there yet; begin with all members and `new`"
+    )]
+    Existing,
+}
+
+impl Config {
+    /// Reads the settings; `given` returns what a flag or its environment variable says.
+    pub fn read(given: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let ignored = check_kinds(&given)?;
+        let value = |name: &'static str| {
+            let flag = FLAGS.iter().find(|flag| flag.name == name);
+            given(name)
+                .unwrap_or_else(|| flag.map_or(String::new(), |flag| flag.default.to_owned()))
+        };
+        if given("listen-client-urls").is_some() && given("advertise-client-urls").is_none() {
+            return Err(ConfigError::AdvertiseMissing);
+        }
+        let name = value("name");
+        let data_dir = given("data-dir").unwrap_or_else(|| format!("{name}.etcd")).into();
+        let advertise_peer =
+            urls("initial-advertise-peer-urls", &value("initial-advertise-peer-urls"))?;
+        let begin = begin(&given, &name, &advertise_peer, value("initial-cluster-token"))?;
+        match value("initial-cluster-state").as_str() {
+            "new" => {}
+            "existing" => return Err(ConfigError::Existing),
+            other => return Err(wrong("initial-cluster-state", other, "`new` or `existing`")),
+        }
+        if !["proxy", "exit"].contains(&value("discovery-fallback").as_str()) {
+            let other = value("discovery-fallback");
+            return Err(wrong("discovery-fallback", &other, "`proxy` or `exit`"));
+        }
+        let heartbeat_ms = number("heartbeat-interval", &value("heartbeat-interval"))?;
+        let election_ms = number("election-timeout", &value("election-timeout"))?;
+        if election_ms < 5 * heartbeat_ms || election_ms > 50_000 {
+            let wanted = "at least five heartbeat intervals and at most 50000";
+            return Err(wrong("election-timeout", &election_ms.to_string(), wanted));
+        }
+        let debug = value("debug") == "true";
+        Ok(Self {
+            data_dir,
+            listen_peer: listeners("listen-peer-urls", &value("listen-peer-urls"))?,
+            listen_client: listeners("listen-client-urls", &value("listen-client-urls"))?,
+            advertise_peer,
+            advertise_client: urls("advertise-client-urls", &value("advertise-client-urls"))?,
+            begin,
+            heartbeat_ms,
+            election_ms,
+            log_level: if debug { "debug".to_owned() } else { value("log-level") },
+            ignored,
+            name,
+        })
+    }
+}
+
+/// Refuses what is not there, and returns what has no meaning.
+fn check_kinds(
+    given: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<(&'static str, &'static str)>, ConfigError> {
+    let mut ignored = Vec::new();
+    for flag in FLAGS {
+        let Some(value) = given(flag.name) else { continue };
+        match flag.kind {
+            Kind::Used => {}
+            Kind::NoMeaning(why) => ignored.push((flag.name, why)),
+            Kind::Later(_) if ["", "false", "off"].contains(&value.as_str()) => {}
+            Kind::Later(what) => return Err(ConfigError::Later { flag: flag.name, what }),
+        }
+    }
+    Ok(ignored)
+}
+
+fn begin(
+    given: impl Fn(&str) -> Option<String>,
+    name: &str,
+    advertise_peer: &[String],
+    token: String,
+) -> Result<Begin, ConfigError> {
+    let set = |name| given(name).filter(|value| !value.is_empty());
+    match (set("initial-cluster"), set("discovery")) {
+        (Some(_), Some(_)) => Err(ConfigError::TwoWays),
+        (None, Some(token)) => {
+            let url = token.parse().map_err(|_| wrong("discovery", &token, A_URL))?;
+            Ok(Begin::Discovery { url, token })
+        }
+        (Some(cluster), None) => Ok(Begin::Static { cluster, token }),
+        (None, None) => {
+            let own: Vec<_> = advertise_peer.iter().map(|url| format!("{name}={url}")).collect();
+            Ok(Begin::Static { cluster: own.join(","), token })
+        }
+    }
+}
+
+const A_URL: &str = "an address such as `http://10.0.0.1:2380`";
+
+fn wrong(flag: &'static str, value: &str, wanted: &'static str) -> ConfigError {
+    ConfigError::Value { flag, value: value.to_owned(), wanted }
+}
+
+fn number(flag: &'static str, value: &str) -> Result<u64, ConfigError> {
+    let parsed = value.parse().ok().filter(|number| *number > 0);
+    parsed.ok_or_else(|| wrong(flag, value, "a number of milliseconds"))
+}
+
+fn parts(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn listeners(flag: &'static str, value: &str) -> Result<Vec<Url>, ConfigError> {
+    let urls = parts(value).map(|part| part.parse().map_err(|_| wrong(flag, part, A_URL)));
+    let urls = urls.collect::<Result<Vec<Url>, _>>()?;
+    if urls.is_empty() { Err(wrong(flag, value, A_URL)) } else { Ok(urls) }
+}
+
+/// Reads URLs that are told to others, as they were written.
+fn urls(flag: &'static str, value: &str) -> Result<Vec<String>, ConfigError> {
+    listeners(flag, value)?;
+    Ok(parts(value).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(given: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::read(|name| {
+            given.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn without_arguments_it_is_a_cluster_of_one_on_localhost() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
+        let Begin::Static { cluster, token } = config.begin else { panic!("not static") };
+        assert_eq!(cluster, "default=http://localhost:2380");
+        assert_eq!(token, "etcd-cluster");
+    }
+
+    #[test]
+    fn nobody_gets_an_open_server_who_asked_for_a_closed_one() {
+        let refused = read(&[("client-cert-auth", "true")]).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "`--client-cert-auth` asks for TLS, which is not there yet; leave it out",
+        );
+        assert!(read(&[("client-cert-auth", "false"), ("proxy", "off")]).is_ok());
+        assert!(matches!(read(&[("proxy", "on")]), Err(ConfigError::Later { .. })));
+    }
+
+    #[test]
+    fn refusals_say_what_to_write_instead() {
+        for (flags, text) in [
+            (&[("election-timeout", "100")][..], "five heartbeat intervals"),
+            (&[("listen-peer-urls", "ftp://x")], "an address such as"),
+            (&[("discovery", "http://d/x"), ("initial-cluster", "a=b")], "only one of"),
+            (&[("listen-client-urls", "http://0.0.0.0:1")], "--advertise-client-urls is required"),
+            (&[("initial-cluster-state", "existing")], "not there yet"),
+        ] {
+            let refused = read(flags).unwrap_err().to_string();
+            assert!(refused.contains(text), "{refused}");
+        }
+    }
+
+    #[test]
+    fn flags_are_told_apart_by_their_names() {
+        let names: std::collections::BTreeSet<_> = FLAGS.iter().map(|flag| flag.name).collect();
+        assert_eq!(names.len(), FLAGS.len());
+    }
+}

@@ -1,0 +1,112 @@
+//! `etcd`: a member of the store.
+
+use std::sync::Arc;
+
+use clap::{Arg, ArgMatches, Command};
+
+use crate::agents::etcd::config::{Config, FLAGS, Flag, Kind};
+use crate::agents::etcd::run::{self, Report, World};
+use crate::cli::multicall::Applet;
+use crate::cli::output::Output;
+use crate::cli::{daemon, environment};
+use crate::consensus::Seams;
+use crate::foundation::clock::SystemClock;
+use crate::foundation::exit::{Exit, chain};
+use crate::foundation::random::Random;
+use crate::platform::disk::Files;
+use crate::platform::net::TokioNet;
+use crate::rpc::server::keys_v2::SERVER_VERSION;
+
+/// The entry in the table of applets.
+pub const APPLET: Applet = Applet {
+    name: "etcd",
+    aliases: &["etcd2"],
+    about: "Serve the replicated store",
+    command,
+    run: run_applet,
+    usage: Exit::Failure,
+};
+
+fn command() -> Command {
+    let flags = FLAGS.iter().filter(|flag| matches!(flag.kind, Kind::Used)).map(argument);
+    let others = FLAGS.iter().filter(|flag| !matches!(flag.kind, Kind::Used));
+    let others = others.map(|flag| argument(flag).hide(true));
+    Command::new("etcd")
+        .about("Serve the replicated store")
+        .long_about(
+            "Serve the replicated store to clients, together with the other members.\n\n\
+             Without arguments it is a cluster of one on localhost. Every flag can be given as an \
+             environment variable too: --data-dir is ETCD_DATA_DIR.",
+        )
+        .disable_version_flag(true)
+        .arg(Arg::new("version").long("version").action(clap::ArgAction::SetTrue).help("Print the version and exit"))
+        .args(flags)
+        .args(others)
+}
+
+fn argument(flag: &'static Flag) -> Arg {
+    let argument = Arg::new(flag.name).long(flag.name).value_name("VALUE").help(flag.about);
+    // A Go flag without a value is true.
+    let argument = argument.num_args(0..=1).default_missing_value("true");
+    if flag.default.is_empty() {
+        argument
+    } else {
+        argument.help(format!("{} (default `{}`)", flag.about, flag.default))
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the table of applets says so")]
+fn run_applet(matches: ArgMatches) -> Exit {
+    if matches.get_flag("version") {
+        let mut output = Output::of_process();
+        output.line(format_args!("etcd Version: {SERVER_VERSION}"));
+        output.line(format_args!("corebox {}", env!("CARGO_PKG_VERSION")));
+        return Exit::Ok;
+    }
+    let given = |name: &str| {
+        matches.get_one::<String>(name).cloned().or_else(|| from_environment(name))
+    };
+    let config = match Config::read(given) {
+        Ok(config) => config,
+        Err(error) => {
+            Output::of_process().complain(format_args!("etcd: {}", chain(&error)));
+            return Exit::Failure;
+        }
+    };
+    daemon::log(&config.log_level);
+    daemon::run(|stop| async move {
+        match run::run(config, world(), stop).await {
+            Ok(()) => Exit::Ok,
+            Err(error) => {
+                tracing::error!("etcd: {}", chain(&error));
+                Exit::Failure
+            }
+        }
+    })
+}
+
+/// Reads a flag's environment variable.
+fn from_environment(flag: &str) -> Option<String> {
+    environment::variable(&format!("ETCD_{}", flag.to_uppercase().replace('-', "_")))
+}
+
+fn world() -> World {
+    World { seams: seams(), notify: Arc::new(notify) }
+}
+
+/// The real world, as far as a member of a store touches it.
+pub(crate) fn seams() -> Seams {
+    Seams {
+        net: Arc::new(TokioNet::default()),
+        disk: Arc::new(Files),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(Random::from_system()),
+    }
+}
+
+fn notify(report: Report<'_>) {
+    match report {
+        Report::Ready => daemon::notify_ready(),
+        Report::Status(text) => daemon::notify_status(text),
+    }
+}

@@ -1,0 +1,376 @@
+//! The log, the vote and the committed position: records in [`crate::store::wal`], and their image
+//! in memory.
+//!
+//! All writing goes through one writer, which takes everything that waits, writes it, syncs once,
+//! and only then says so. In the product it is a thread; in simulation a task, so that a sync takes
+//! simulated time. A failed write or sync ends the member: it is never tried again, since the
+//! kernel may have dropped what was to be written.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::OptionalSend;
+use openraft::entry::RaftEntry as _;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::consensus::mistakes::{Mistake, Mistakes};
+use crate::consensus::types::{Entry, LogId, TypeConfig, Vote};
+use crate::foundation::exit::chain;
+use crate::foundation::tasks::{self, Tasks};
+use crate::platform::disk::Disk;
+use crate::store::wal::{self, Sizes, Wal, WalError};
+
+/// Writes that wait for the writer before the library has to wait too.
+const JOBS_MAX: usize = 4096;
+
+/// Where the writer runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriterKind {
+    /// A thread of its own: the product.
+    Thread,
+    /// A task: simulation.
+    Task,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Record {
+    Vote(Vote),
+    Entry(Entry),
+    /// Entries after this one are gone.
+    Truncate(Option<LogId>),
+    /// Entries up to this one are in a checkpoint.
+    Purge(LogId),
+    Committed(Option<LogId>),
+    /// What older segments said, at the beginning of a new one.
+    State(State),
+}
+
+/// What must outlive the segments that said it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct State {
+    purged: Option<LogId>,
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+}
+
+/// The image of the log in memory; entries are readable here before they are synced.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Entries by their index.
+    pub entries: BTreeMap<u64, Entry>,
+    /// Counts the changes of `entries`.
+    pub version: u64,
+    state: State,
+}
+
+impl View {
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::Vote(vote) => self.state.vote = Some(vote),
+            Record::Entry(entry) => drop(self.entries.insert(entry.index(), entry)),
+            Record::Truncate(last) => {
+                self.entries.split_off(&last.map_or(0, |id| id.index + 1));
+            }
+            Record::Purge(upto) => {
+                self.entries = self.entries.split_off(&(upto.index + 1));
+                self.state.purged = Some(upto);
+            }
+            Record::Committed(committed) => self.state.committed = committed,
+            Record::State(state) => self.state = state,
+        }
+        self.version += 1;
+    }
+
+    fn last(&self) -> Option<LogId> {
+        self.entries.last_key_value().map(|(_, entry)| entry.log_id()).or(self.state.purged)
+    }
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    postcard::to_stdvec(record).expect("plain data always encodes")
+}
+
+/// Tells which log index a record's bytes carry.
+fn index_of(body: &[u8]) -> Option<u64> {
+    match postcard::from_bytes(body) {
+        Ok(Record::Entry(entry)) => Some(entry.index()),
+        _ => None,
+    }
+}
+
+/// Who waits for bytes to be safe.
+enum Waiting {
+    Nobody,
+    Caller(oneshot::Sender<io::Result<()>>),
+    Raft(IOFlushed<TypeConfig>),
+}
+
+struct Job {
+    records: Vec<wal::Record>,
+    /// What a segment that begins after this job is to say first.
+    state: State,
+    /// Segments that carry nothing above this can go.
+    purge: Option<u64>,
+    waiting: Waiting,
+}
+
+struct Writer {
+    wal: Wal,
+    disk: Arc<dyn Disk>,
+    state: State,
+    mistakes: Mistakes,
+    jobs: mpsc::Receiver<Job>,
+}
+
+impl Writer {
+    fn thread(mut self) {
+        while let Some(first) = self.jobs.blocking_recv() {
+            let batch = self.batch(first);
+            let result = self.write(&batch).and_then(|()| self.wal.sync());
+            if !self.finish(batch, result) {
+                return;
+            }
+        }
+    }
+
+    async fn task(mut self) {
+        while let Some(first) = self.jobs.recv().await {
+            let mut batch = self.batch(first);
+            let mut result = self.write(&batch);
+            if self.mistakes.makes(Mistake::AckBeforeSync) && result.is_ok() {
+                let waiting = batch
+                    .iter_mut()
+                    .map(|job| std::mem::replace(&mut job.waiting, Waiting::Nobody));
+                waiting.for_each(|waiting| tell(waiting, Ok(())));
+            }
+            tokio::time::sleep(self.disk.sync_time()).await;
+            result = result.and_then(|()| self.wal.sync());
+            if !self.finish(batch, result) {
+                return;
+            }
+        }
+    }
+
+    fn batch(&mut self, first: Job) -> Vec<Job> {
+        let mut batch = vec![first];
+        while batch.len() < JOBS_MAX
+            && let Ok(job) = self.jobs.try_recv()
+        {
+            batch.push(job);
+        }
+        batch
+    }
+
+    fn write(&mut self, batch: &[Job]) -> Result<(), WalError> {
+        for job in batch {
+            // The state before this job: a new segment must not promise what is not yet written.
+            let state = encode(&Record::State(self.state.clone()));
+            self.wal.write(&job.records, &state)?;
+            self.state = job.state.clone();
+        }
+        Ok(())
+    }
+
+    /// Tells everyone how it ended. False when nothing may be written any more.
+    fn finish(&mut self, batch: Vec<Job>, mut result: Result<(), WalError>) -> bool {
+        if result.is_ok()
+            && let Some(upto) = batch.iter().filter_map(|job| job.purge).max()
+        {
+            result = self.wal.drop_upto(upto);
+        }
+        let told = result.map_err(|error| chain(&error));
+        if let Err(why) = &told {
+            tracing::error!("{why}; nothing more is written: this member stops");
+        }
+        for job in batch {
+            tell(job.waiting, told.clone().map_err(io::Error::other));
+        }
+        told.is_ok()
+    }
+}
+
+fn tell(waiting: Waiting, result: io::Result<()>) {
+    match waiting {
+        Waiting::Nobody => {}
+        // A caller that is gone no longer cares.
+        Waiting::Caller(caller) => drop(caller.send(result)),
+        Waiting::Raft(flushed) => flushed.io_completed(result),
+    }
+}
+
+/// How to open a log.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// Where the writer runs.
+    pub writer: WriterKind,
+    /// How large segments are.
+    pub sizes: Sizes,
+    /// The mistake to make, if any.
+    pub mistakes: Mistakes,
+}
+
+/// The log store; clones share the same log.
+#[derive(Debug, Clone)]
+pub struct LogStore {
+    view: Arc<Mutex<View>>,
+    jobs: mpsc::Sender<Job>,
+    mistakes: Mistakes,
+    bytes: Arc<AtomicU64>,
+}
+
+impl LogStore {
+    /// Recovers the log in `folder` and starts its writer, which ends with the last clone.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        options: LogOptions,
+        tasks: &Tasks,
+    ) -> Result<Self, WalError> {
+        let keep_torn_tail = options.mistakes.makes(Mistake::KeepTornTail);
+        let wal_options = wal::Options { sizes: options.sizes, keep_torn_tail };
+        let (wal, bodies) = Wal::open(disk.clone(), folder, wal_options, index_of)?;
+        let mut view = View::default();
+        for body in bodies {
+            let record = postcard::from_bytes(&body).map_err(|source| WalError::Disk {
+                what: "understand a record of",
+                path: folder.to_owned(),
+                source: io::Error::other(source),
+            })?;
+            view.apply(record);
+        }
+        let (jobs, queue) = mpsc::channel(JOBS_MAX);
+        let state = view.state.clone();
+        let writer = Writer { wal, disk, state, mistakes: options.mistakes, jobs: queue };
+        match options.writer {
+            WriterKind::Thread => {
+                let started = tasks::thread("log-writer", move || writer.thread());
+                started.map(drop).map_err(|source| WalError::Disk {
+                    what: "start the writer of",
+                    path: folder.to_owned(),
+                    source,
+                })?;
+            }
+            WriterKind::Task => tasks.spawn("log-writer", |_stop| writer.task()),
+        }
+        let view = Arc::new(Mutex::new(view));
+        Ok(Self { view, jobs, mistakes: options.mistakes, bytes: Arc::default() })
+    }
+
+    /// Returns the image in memory, locked.
+    pub fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how many bytes of records were written since this was last asked with `reset`.
+    pub fn bytes_written(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Starts to count bytes anew.
+    pub fn reset_bytes_written(&self) {
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+
+    async fn submit(&self, records: Vec<Record>, waiting: Waiting) -> io::Result<()> {
+        // The place in the queue is taken first, so that the image and the queue keep one order.
+        let stopped = |_| io::Error::other("the log's writer has stopped");
+        let place = self.jobs.reserve().await.map_err(stopped)?;
+        let encoded = records.iter().map(|record| {
+            let last_index =
+                if let Record::Entry(entry) = record { Some(entry.index()) } else { None };
+            wal::Record { body: encode(record), last_index }
+        });
+        let encoded: Vec<_> = encoded.collect();
+        let bytes = encoded.iter().map(|record| record.body.len() as u64).sum();
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let purged = |record: &Record| {
+            if let Record::Purge(upto) = record { Some(upto.index) } else { None }
+        };
+        let purge = records.iter().find_map(purged);
+        let mut view = self.view();
+        for record in records {
+            view.apply(record);
+        }
+        place.send(Job { records: encoded, state: view.state.clone(), purge, waiting });
+        Ok(())
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        // A range that is empty the wrong way round would panic in the map.
+        let start = match range.start_bound() {
+            Bound::Included(&index) => index,
+            Bound::Excluded(&index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let view = self.view();
+        let wanted = view.entries.range(start..).take_while(|(index, _)| range.contains(index));
+        Ok(wanted.map(|(_, entry)| entry.clone()).collect())
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.view().state.vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let view = self.view();
+        Ok(LogState { last_purged_log_id: view.state.purged, last_log_id: view.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if self.mistakes.makes(Mistake::ForgetVote) {
+            self.view().state.vote = Some(*vote);
+            return Ok(());
+        }
+        let (done, wait) = oneshot::channel();
+        self.submit(vec![Record::Vote(*vote)], Waiting::Caller(done)).await?;
+        wait.await.map_err(io::Error::other)?
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.submit(vec![Record::Committed(committed)], Waiting::Nobody).await
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        // Never ahead of the log: its record is behind those of the entries it speaks of, and
+        // recovery stops at the first record that was lost. It must not be lowered to the last
+        // entry "to be safe": what is there may be a leftover that was never committed.
+        Ok(self.view().state.committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let records = entries.into_iter().map(Record::Entry).collect();
+        self.submit(records, Waiting::Raft(flushed)).await
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.submit(vec![Record::Truncate(last)], Waiting::Nobody).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.submit(vec![Record::Purge(upto)], Waiting::Nobody).await
+    }
+}

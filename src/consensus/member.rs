@@ -1,0 +1,542 @@
+//! One member: opens its storage, starts the library and the tasks around it, answers the others.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::errors::RaftError;
+use openraft::{Config, ServerState, SnapshotPolicy};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::consensus::identity::{Cluster, Peer};
+use crate::consensus::log_store::{LogOptions, LogStore, WriterKind};
+use crate::consensus::mistakes::{Mistake, Mistakes};
+use crate::consensus::network::{
+    Caller, Hello, IDLE, MAGIC, Remotes, Reply, Request, Stranger, Welcome, receive, send,
+};
+use crate::consensus::proposer::{self, ProposeError, Proposer};
+use crate::consensus::reader::{self, ReadError, Reader};
+use crate::consensus::state_machine::{Progress, StateMachine};
+use crate::consensus::types::{Raft, Runtime, Snapshot, TypeConfig};
+use crate::foundation::clock::{Clock, Timestamp};
+use crate::foundation::random::Random;
+use crate::foundation::tasks::{DrainTimeout, Tasks, Wrap};
+use crate::platform::disk::Disk;
+use crate::platform::net::{Io, Net};
+use crate::store::checkpoint::CheckpointError;
+use crate::store::machine::Machine;
+use crate::store::wal::{Sizes, WalError};
+use crate::store::{Command, Outcome};
+
+/// Bytes of log after which a checkpoint is made: what a restart has to read at most.
+pub const CHECKPOINT_LOG_BYTES: u64 = 64 << 20;
+/// Entries kept behind a checkpoint, so that a follower that was away shortly needs no checkpoint.
+const ENTRIES_KEPT: u64 = 5_000;
+/// Most entries in one message to a follower.
+const ENTRIES_A_MESSAGE: u64 = 300;
+/// How long a forwarded proposal may take at the leader.
+const FORWARDED: Duration = Duration::from_secs(5);
+/// How long a leader that stops waits for another to take over.
+const HAND_OVER: Duration = Duration::from_millis(2_500);
+/// Shortest time between two looks at what expires: keys that are due together go together.
+const EXPIRY_STEP: Duration = Duration::from_millis(20);
+
+/// How a member is to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which of the cluster's members this is.
+    pub id: u64,
+    /// The members the cluster begins with; later ones are in the log.
+    pub cluster: Cluster,
+    /// The folder for the log and the checkpoints.
+    pub folder: PathBuf,
+    /// Time between a leader's signs of life, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Silence after which a follower stands for election, in milliseconds; up to twice of it.
+    pub election_ms: u64,
+    /// Where the log's writer runs.
+    pub writer: WriterKind,
+    /// How large segments of the log are.
+    pub sizes: Sizes,
+    /// Bytes of log after which a checkpoint is made.
+    pub checkpoint_log_bytes: u64,
+    /// Entries kept behind a checkpoint.
+    pub entries_kept: u64,
+    /// The mistake to make, if any.
+    pub mistakes: Mistakes,
+}
+
+impl Options {
+    /// Returns the product's options for a member.
+    pub fn new(id: u64, cluster: Cluster, folder: PathBuf) -> Self {
+        Self {
+            id,
+            cluster,
+            folder,
+            heartbeat_ms: 100,
+            election_ms: 1_000,
+            writer: WriterKind::Thread,
+            sizes: Sizes::default(),
+            checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
+            entries_kept: ENTRIES_KEPT,
+            mistakes: Mistakes::default(),
+        }
+    }
+
+    /// Returns the library's settings; see `docs/adr/0003-openraft.md`.
+    fn raft_config(&self) -> Config {
+        Config {
+            cluster_name: format!("{:x}", self.cluster.id),
+            heartbeat_interval: self.heartbeat_ms,
+            election_timeout_min: self.election_ms,
+            election_timeout_max: self.election_ms * 2,
+            install_snapshot_timeout: 30_000,
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: self.entries_kept,
+            max_payload_entries: ENTRIES_A_MESSAGE,
+            backoff: "50ms 100ms ..500ms".to_owned(),
+            enable_pre_vote: Some(true),
+            // The library's default loses acknowledged writes after a leader's loss of power.
+            enable_leader_restore: Some(self.mistakes.makes(Mistake::RestoreLeader)),
+            ..Config::default()
+        }
+    }
+}
+
+/// The world, as far as a member touches it.
+#[derive(Debug, Clone)]
+pub struct Seams {
+    /// Connections to the others.
+    pub net: Arc<dyn Net>,
+    /// Where the log and the checkpoints are.
+    pub disk: Arc<dyn Disk>,
+    /// The time that batches get.
+    pub clock: Arc<dyn Clock>,
+    /// Chance, for election timeouts.
+    pub random: Arc<Random>,
+}
+
+/// A member could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] WalError),
+    /// The checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The library refused.
+    #[error("the consensus library cannot start: {why}")]
+    Library {
+        /// Its own words.
+        why: String,
+    },
+}
+
+/// Where a member stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The member that leads, as far as this one knows.
+    pub leader: Option<u64>,
+    /// Whether this member leads.
+    pub leads: bool,
+    /// The term.
+    pub term: u64,
+    /// The index of the last entry that was applied here.
+    pub applied: u64,
+    /// Why this member has stopped by itself, if it has.
+    pub failed: Option<String>,
+}
+
+/// A running member. Clones are the same member.
+#[derive(Debug, Clone)]
+pub struct Member {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    id: u64,
+    raft: Raft,
+    log: LogStore,
+    store: StateMachine,
+    proposer: Proposer,
+    reader: Reader,
+    caller: Arc<Caller>,
+    tasks: Mutex<Option<Tasks>>,
+}
+
+/// Makes the wrap that gives every task of a member its own seed for the library's random numbers.
+fn seeded(random: Arc<Random>) -> Wrap {
+    Arc::new(move |work| Box::pin(Runtime::scope(random.next_u64(), work)))
+}
+
+impl Member {
+    /// Opens the storage and starts everything; the others may be away.
+    pub async fn start(options: Options, seams: Seams) -> Result<Self, StartError> {
+        let seed = seams.random.next_u64();
+        Box::pin(Runtime::scope(seed, Self::start_seeded(options, seams))).await
+    }
+
+    async fn start_seeded(options: Options, seams: Seams) -> Result<Self, StartError> {
+        let tasks = Tasks::wrapped(seeded(seams.random.clone()));
+        let inline = options.writer == WriterKind::Task;
+        let checkpoints = options.folder.join("checkpoint");
+        let store = StateMachine::open(seams.disk.clone(), &checkpoints, inline)?;
+        let log_options =
+            LogOptions { writer: options.writer, sizes: options.sizes, mistakes: options.mistakes };
+        let log = LogStore::open(seams.disk, &options.folder.join("wal"), log_options, &tasks)?;
+        let caller = Arc::new(Caller {
+            me: options.id,
+            cluster: options.cluster.id,
+            net: seams.net,
+            stranger: Mutex::new(None),
+        });
+        let raft = start_raft(&options, caller.clone(), &log, &store).await?;
+        let means = proposer::Means {
+            raft: raft.clone(),
+            caller: caller.clone(),
+            clock: seams.clock.clone(),
+        };
+        let proposer = Proposer::start(means, &tasks);
+        let means = reader::Means {
+            raft: raft.clone(),
+            caller: caller.clone(),
+            progress: store.progress(),
+            mistakes: options.mistakes,
+        };
+        let reader = Reader::start(means, &tasks);
+        let inner = Inner {
+            id: options.id,
+            raft,
+            log,
+            store,
+            proposer,
+            reader,
+            caller,
+            tasks: Mutex::default(),
+        };
+        let member = Self { inner: Arc::new(inner) };
+        let expiry = member.clone();
+        tasks.spawn("expiry", |stop| async move { expiry.expire(seams.clock, stop).await });
+        let checkpoints = member.clone();
+        let bytes = options.checkpoint_log_bytes;
+        tasks.spawn("checkpoints", |stop| async move { checkpoints.checkpoint(bytes, stop).await });
+        *member.tasks() = Some(tasks);
+        Ok(member)
+    }
+
+    /// Returns this member's number.
+    pub fn id(&self) -> u64 {
+        self.inner.id
+    }
+
+    /// Returns the cluster's number.
+    pub fn cluster(&self) -> u64 {
+        self.inner.caller.cluster
+    }
+
+    /// Has commands applied; see [`Proposer::propose`].
+    pub async fn propose(
+        &self,
+        commands: Vec<Command>,
+        deadline: Duration,
+    ) -> Result<Vec<Outcome>, ProposeError> {
+        self.inner.proposer.propose(commands, false, deadline).await
+    }
+
+    /// Returns once a local read is not stale; see [`Reader::barrier`].
+    pub async fn barrier(&self, deadline: Duration) -> Result<(), ReadError> {
+        self.inner.reader.barrier(deadline).await
+    }
+
+    /// Looks at the state that this member has applied.
+    pub fn read<T>(&self, look: impl FnOnce(&Machine) -> T) -> T {
+        look(&self.inner.store.image().machine)
+    }
+
+    /// Returns a channel that tells how far this member has applied.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.inner.store.progress()
+    }
+
+    /// Returns the members of the cluster as of what this member has applied.
+    pub fn members(&self) -> Vec<(u64, Peer)> {
+        let image = self.inner.store.image();
+        image.position.membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect()
+    }
+
+    /// Returns where this member stands.
+    pub fn status(&self) -> Status {
+        let metrics = self.inner.raft.metrics();
+        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
+        Status {
+            leader: metrics.current_leader,
+            leads: metrics.state == ServerState::Leader,
+            term: metrics.current_term,
+            applied: self.inner.store.image().position.applied.map_or(0, |id| id.index),
+            failed: metrics.running_state.as_ref().err().map(ToString::to_string),
+        }
+    }
+
+    /// Returns the last one that answered for another cluster when this member called it.
+    pub fn stranger(&self) -> Option<Stranger> {
+        self.inner.caller.stranger.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the library, the log and the store, for checks from outside.
+    pub fn parts(&self) -> (&Raft, &LogStore, &StateMachine) {
+        (&self.inner.raft, &self.inner.log, &self.inner.store)
+    }
+
+    /// Answers another member until it goes away; the [`MAGIC`] has been read already.
+    pub fn serve_peer(&self, io: Box<dyn Io>) {
+        let member = self.clone();
+        let tasks = self.tasks().clone();
+        // Without tasks the member stops, and the connection is closed.
+        let Some(tasks) = tasks else { return };
+        tasks.spawn("peer", |stop| async move {
+            let ended = tokio::select! {
+                biased;
+                () = stop.cancelled() => Ok(()),
+                ended = member.converse(io) => ended,
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a member's connection ended");
+            }
+        });
+    }
+
+    /// Answers another member, reading the [`MAGIC`] first.
+    pub fn greet_peer(&self, mut io: Box<dyn Io>) {
+        let member = self.clone();
+        let Some(tasks) = self.tasks().clone() else { return };
+        tasks.spawn("greeting", |stop| async move {
+            let mut magic = [0; 4];
+            let read = tokio::time::timeout(IDLE, io.read_exact(&mut magic));
+            let read = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                read = read => read,
+            };
+            if matches!(read, Ok(Ok(_))) && &magic == MAGIC {
+                member.serve_peer(io);
+            }
+        });
+    }
+
+    /// Hands leadership over if this member leads, finishes what is under way, and stops.
+    pub async fn stop(&self, grace: Duration) -> Result<(), DrainTimeout> {
+        let Some(tasks) = self.tasks().take() else { return Ok(()) };
+        let inner = self.inner.clone();
+        let hand_over = async move {
+            inner.hand_over().await;
+            // It was asked to end: how it ended is no longer of interest.
+            drop(inner.raft.shutdown().await);
+        };
+        Box::pin(Runtime::scope(0, hand_over)).await;
+        tasks.drain(grace).await
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Option<Tasks>> {
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn converse(&self, mut io: Box<dyn Io>) -> io::Result<()> {
+        let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let io = &mut *io;
+        let hello: Hello = tokio::time::timeout(IDLE, receive(io)).await.map_err(timed_out)??;
+        let own = self.inner.caller.cluster;
+        if hello.cluster != own {
+            tracing::warn!(
+                from = format_args!("{:x}", hello.from),
+                cluster = format_args!("{:x}", hello.cluster),
+                "refused a member of another cluster"
+            );
+            return send(io, &Welcome::OtherCluster(own)).await;
+        }
+        send(io, &Welcome::Ok).await?;
+        loop {
+            let request = tokio::time::timeout(IDLE, receive(io)).await.map_err(timed_out)??;
+            let reply = self.handle(request).await;
+            tokio::time::timeout(IDLE, send(io, &reply)).await.map_err(timed_out)??;
+        }
+    }
+
+    async fn handle(&self, request: Request) -> Reply {
+        let raft = &self.inner.raft;
+        let result = match request {
+            Request::Append(request) => {
+                raft.append_entries(request).await.map(Reply::Append).map_err(said)
+            }
+            Request::Vote(request) => raft.vote(request).await.map(Reply::Vote).map_err(said),
+            Request::PreVote(request) => {
+                raft.pre_vote(request).await.map(Reply::Vote).map_err(said)
+            }
+            Request::Snapshot { vote, meta, data } => {
+                let snapshot = Snapshot { meta, snapshot: data };
+                let installed = raft.install_full_snapshot(vote, snapshot).await;
+                installed.map(Reply::Snapshot).map_err(|error| error.to_string())
+            }
+            Request::TransferLeader(request) => {
+                let handled = raft.handle_transfer_leader(request).await;
+                handled.map(Reply::TransferLeader).map_err(|error| error.to_string())
+            }
+            Request::Propose(commands) => Ok(self.handle_proposal(commands).await),
+            Request::ReadIndex => {
+                let index = self.inner.reader.read_index().await;
+                Ok(index.map_or(Reply::NotLeader, Reply::ReadIndex))
+            }
+        };
+        result.unwrap_or_else(Reply::Failed)
+    }
+
+    async fn handle_proposal(&self, commands: Vec<Command>) -> Reply {
+        match self.inner.proposer.propose(commands, true, FORWARDED).await {
+            Ok(outcomes) => Reply::Proposed(outcomes),
+            Err(
+                ProposeError::NotLeader
+                | ProposeError::NoLeader
+                | ProposeError::Overloaded
+                | ProposeError::Stopping,
+            ) => Reply::NotLeader,
+            Err(error @ ProposeError::Unknown { .. }) => Reply::Failed(error.to_string()),
+        }
+    }
+
+    /// Proposes the removal of keys as soon as they are due, while this member leads.
+    async fn expire(&self, clock: Arc<dyn Clock>, stop: CancellationToken) {
+        let mut progress = self.progress();
+        loop {
+            let due = self.read(|machine| machine.keys.next_expiry());
+            let wait = due.map(|due| due.since(clock.now()).max(EXPIRY_STEP));
+            let slept = async {
+                match wait {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = slept => {}
+                changed = progress.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            }
+            let now = clock.now();
+            if due.is_some_and(|due| due <= now) && self.inner.raft.is_leader() {
+                self.expire_now(now).await;
+            }
+        }
+    }
+
+    async fn expire_now(&self, now: Timestamp) {
+        let proposed = self.inner.proposer.propose(vec![Command::Expire], false, FORWARDED).await;
+        if let Err(error) = proposed {
+            tracing::debug!(%error, now = now.as_nanos(), "keys are due, and could not be removed");
+        }
+    }
+
+    /// Makes a checkpoint whenever the log has grown by `bytes`.
+    async fn checkpoint(&self, bytes: u64, stop: CancellationToken) {
+        let mut progress = self.progress();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = progress.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+            if self.inner.log.bytes_written() < bytes {
+                continue;
+            }
+            self.inner.log.reset_bytes_written();
+            if let Err(error) = self.inner.raft.trigger().snapshot().await {
+                tracing::warn!(%error, "no checkpoint was made");
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Makes another member lead, the one whose log is the longest, and waits until it does.
+    async fn hand_over(&self) {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+
+        let metrics = self.raft.metrics();
+        let best = {
+            let metrics = metrics.borrow_watched();
+            let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != self.id);
+            others.max_by_key(|(_, at)| **at).map(|(id, _)| *id)
+        };
+        let Some(best) = best.filter(|_| self.raft.is_leader()) else { return };
+        if let Err(error) = self.raft.trigger().transfer_leader(best).await {
+            tracing::warn!(%error, "leadership was not handed over");
+            return;
+        }
+        let taken = |metrics: &openraft::RaftMetrics<TypeConfig>| {
+            metrics.current_leader.is_some_and(|leader| leader != self.id)
+        };
+        let taken = self.raft.wait(Some(HAND_OVER)).metrics(taken, "another leads").await;
+        if taken.is_ok() {
+            tracing::info!(to = format_args!("{best:x}"), "leadership handed over");
+        } else {
+            tracing::warn!("nobody took leadership over in time");
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
+fn said(error: RaftError<TypeConfig>) -> String {
+    error.to_string()
+}
+
+async fn start_raft(
+    options: &Options,
+    caller: Arc<Caller>,
+    log: &LogStore,
+    store: &StateMachine,
+) -> Result<Raft, StartError> {
+    let library = |why: String| StartError::Library { why };
+    let config = options.raft_config().validate().map_err(|error| library(error.to_string()))?;
+    let started =
+        Raft::new(options.id, Arc::new(config), Remotes(caller), log.clone(), store.clone()).await;
+    let raft = started.map_err(|error| library(error.to_string()))?;
+    let initialized = raft.is_initialized().await.map_err(|error| library(error.to_string()))?;
+    if !initialized {
+        let begun = raft.initialize(options.cluster.members.clone()).await;
+        // An API error says that another member was first.
+        if let Err(RaftError::Fatal(error)) = begun {
+            return Err(library(error.to_string()));
+        }
+    }
+    if options.cluster.members.len() == 1 {
+        // Nobody else could lead: there is no need to wait for silence.
+        raft.trigger().elect(false).await.map_err(|error| library(error.to_string()))?;
+    }
+    Ok(raft)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_lost_power_stands_for_election_again() {
+        let cluster = Cluster::parse("a=http://127.0.0.1:1", "t").unwrap();
+        let options = Options::new(1, cluster, PathBuf::from("/x"));
+        let config = options.raft_config().validate().unwrap();
+        assert_eq!(config.enable_leader_restore, Some(false));
+        assert_eq!(config.enable_pre_vote, Some(true));
+    }
+}

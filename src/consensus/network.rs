@@ -1,0 +1,316 @@
+//! Calls between members: a greeting, then frames, one question and one answer at a time.
+//!
+//! ```text
+//!  MAGIC │ frame(Hello{cluster, from}) ─▶      ◀─ frame(Welcome)
+//!  frame(Request) ─▶                           ◀─ frame(Reply)       … and again
+//!  frame: length u32, little-endian │ postcard
+//! ```
+//! Every call has a deadline. A connection whose call did not end well is never used again, and
+//! one that was idle for long is not trusted. The magic lets HTTP live on the same port.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::type_config::TypeConfigExt as _;
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
+
+use crate::consensus::identity::Peer;
+use crate::consensus::types::{Snapshot, SnapshotMeta, TypeConfig, Vote};
+use crate::foundation::limits::PEER_FRAME_BYTES_MAX;
+use crate::platform::net::{Address, Io, Net, first_address};
+use crate::store::{Command, Outcome};
+
+/// The first bytes of a connection between members.
+pub const MAGIC: &[u8; 4] = b"CBX1";
+
+/// How long a connection may be idle before its other end closes it.
+pub const IDLE: Duration = Duration::from_secs(30);
+/// How long a connection may be idle and still be used: well before the other end closes it, so
+/// that a question is not lost on its way to a closing door.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// The first frame of a connection: who calls.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// The cluster that the caller belongs to.
+    pub cluster: u64,
+    /// The caller.
+    pub from: u64,
+}
+
+/// The answer to a [`Hello`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Welcome {
+    /// Go on.
+    Ok,
+    /// We belong to another cluster.
+    OtherCluster(u64),
+}
+
+/// What one member asks another.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the library's own messages")]
+pub enum Request {
+    Append(AppendEntriesRequest<TypeConfig>),
+    Vote(VoteRequest<TypeConfig>),
+    PreVote(VoteRequest<TypeConfig>),
+    Snapshot {
+        vote: Vote,
+        meta: SnapshotMeta,
+        data: Vec<u8>,
+    },
+    TransferLeader(TransferLeaderRequest<TypeConfig>),
+    /// Commands for the leader; it does not pass them on.
+    Propose(Vec<Command>),
+    /// Up to where the leader's log must be applied so that a read is not stale.
+    ReadIndex,
+}
+
+/// What it is told.
+#[derive(Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the library's own messages")]
+pub enum Reply {
+    Append(AppendEntriesResponse<TypeConfig>),
+    Vote(VoteResponse<TypeConfig>),
+    Snapshot(SnapshotResponse<TypeConfig>),
+    TransferLeader(TransferLeaderResponse<TypeConfig>),
+    Proposed(Vec<Outcome>),
+    ReadIndex(u64),
+    /// Nothing was done: this member does not lead.
+    NotLeader,
+    /// It may or may not have been done.
+    Failed(String),
+}
+
+/// Writes one frame.
+pub async fn send<T: Serialize>(io: &mut dyn Io, message: &T) -> io::Result<()> {
+    let mut bytes = vec![0; 4];
+    bytes = postcard::to_extend(message, bytes).map_err(io::Error::other)?;
+    let length = bytes.len() - 4;
+    if length > PEER_FRAME_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+    }
+    let length = u32::try_from(length).map_err(io::Error::other)?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    io.write_all(&bytes).await?;
+    io.flush().await
+}
+
+/// Reads one frame.
+pub async fn receive<T: DeserializeOwned>(io: &mut dyn Io) -> io::Result<T> {
+    let length = io.read_u32_le().await? as usize;
+    if length > PEER_FRAME_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+    }
+    // Memory grows with what arrives, not with what was announced.
+    let mut body = Vec::new();
+    let got = io.take(length as u64).read_to_end(&mut body).await?;
+    if got < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    postcard::from_bytes(&body).map_err(io::Error::other)
+}
+
+/// A member that answered for another cluster than ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stranger {
+    /// Where it was found.
+    pub url: String,
+    /// The cluster it belongs to.
+    pub cluster: u64,
+}
+
+/// What all lines of a member share.
+#[derive(Debug)]
+pub struct Caller {
+    /// The member that calls.
+    pub me: u64,
+    /// Its cluster.
+    pub cluster: u64,
+    /// The network.
+    pub net: Arc<dyn Net>,
+    /// The last one that answered for another cluster.
+    pub stranger: Mutex<Option<Stranger>>,
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// A line to one member: connects when needed, one call at a time.
+pub struct Line {
+    caller: Arc<Caller>,
+    peer: Peer,
+    io: Option<(Box<dyn Io>, Instant)>,
+    /// Which of the peer's URLs is tried next.
+    next_url: usize,
+}
+
+impl Line {
+    /// Makes a line that is not connected yet.
+    pub fn new(caller: Arc<Caller>, peer: Peer) -> Self {
+        Self { caller, peer, io: None, next_url: 0 }
+    }
+
+    /// Asks, and waits for the answer at most until `deadline` is over.
+    pub async fn call(&mut self, request: &Request, deadline: Duration) -> io::Result<Reply> {
+        // Taken out, so that a call given up half way leaves no connection behind.
+        let io = self.io.take().filter(|(_, used)| used.elapsed() < FRESH);
+        let work = async {
+            let mut io = match io {
+                Some((io, _)) => io,
+                None => self.connect().await?,
+            };
+            send(&mut *io, request).await?;
+            let reply = receive(&mut *io).await?;
+            Ok::<_, io::Error>((io, reply))
+        };
+        let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let (io, reply) = tokio::time::timeout(deadline, work).await.map_err(timed_out)??;
+        self.io = Some((io, Instant::now()));
+        Ok(reply)
+    }
+
+    async fn connect(&mut self) -> io::Result<Box<dyn Io>> {
+        let urls = &self.peer.peer_urls;
+        let url = urls.get(self.next_url % urls.len().max(1)).cloned().unwrap_or_default();
+        self.next_url += 1;
+        let caller = &self.caller;
+        let address = address_of(&*caller.net, &url).await?;
+        let mut io = caller.net.connect(&Address::Tcp(address)).await?;
+        io.write_all(MAGIC).await?;
+        send(&mut *io, &Hello { cluster: caller.cluster, from: caller.me }).await?;
+        match receive(&mut *io).await? {
+            Welcome::Ok => Ok(io),
+            Welcome::OtherCluster(cluster) => {
+                let mut stranger = caller.stranger.lock().unwrap_or_else(PoisonError::into_inner);
+                *stranger = Some(Stranger { url, cluster });
+                Err(io::Error::new(io::ErrorKind::InvalidData, "it belongs to another cluster"))
+            }
+        }
+    }
+}
+
+/// Finds the address that a peer URL such as `http://10.0.0.1:2380` names.
+pub async fn address_of(net: &dyn Net, url: &str) -> io::Result<SocketAddr> {
+    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("`{url}` is no peer URL"));
+    let uri: http::Uri = url.parse().map_err(|_| wrong())?;
+    let host = uri.host().ok_or_else(wrong)?;
+    let port = uri.port_u16().unwrap_or(80);
+    Ok(SocketAddr::new(first_address(net, host).await?, port))
+}
+
+/// Makes a [`Remote`] for each member that the library wants to talk to.
+#[derive(Debug, Clone)]
+pub struct Remotes(pub Arc<Caller>);
+
+impl RaftNetworkFactory<TypeConfig> for Remotes {
+    type Network = Remote;
+
+    async fn new_client(&mut self, _target: u64, node: &Peer) -> Remote {
+        Remote { line: Line::new(self.0.clone(), node.clone()) }
+    }
+}
+
+/// Another member, as the library sees it.
+#[derive(Debug)]
+pub struct Remote {
+    line: Line,
+}
+
+impl Remote {
+    /// Every failure is `Unreachable`: the library then waits a little before it tries again.
+    async fn call(
+        &mut self,
+        request: Request,
+        option: RPCOption,
+    ) -> Result<Reply, RPCError<TypeConfig>> {
+        match self.line.call(&request, option.soft_ttl()).await {
+            Ok(Reply::Failed(why)) => Err(NetworkError::from_string(why).into()),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(Unreachable::new(&error).into()),
+        }
+    }
+}
+
+fn unexpected<T>(reply: &Reply) -> Result<T, RPCError<TypeConfig>> {
+    Err(NetworkError::from_string(format!("unexpected reply {reply:?}")).into())
+}
+
+impl RaftNetworkV2<TypeConfig> for Remote {
+    type SnapshotData = Vec<u8>;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let reply = self.call(Request::Append(request), option).await?;
+        if let Reply::Append(response) = reply { Ok(response) } else { unexpected(&reply) }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let reply = self.call(Request::Vote(request), option).await?;
+        if let Reply::Vote(response) = reply { Ok(response) } else { unexpected(&reply) }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let reply = self.call(Request::PreVote(request), option).await?;
+        if let Reply::Vote(response) = reply { Ok(response) } else { unexpected(&reply) }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let request = Request::Snapshot { vote, meta: snapshot.meta, data: snapshot.snapshot };
+        let sending = Box::pin(self.call(request, option));
+        match TypeConfig::select2(Box::pin(cancel), sending).await {
+            openraft_rt::Select2::First(closed) => Err(closed.into()),
+            openraft_rt::Select2::Second(reply) => {
+                let reply = reply?;
+                if let Reply::Snapshot(response) = reply {
+                    Ok(response)
+                } else {
+                    Ok(unexpected(&reply)?)
+                }
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let reply = self.call(Request::TransferLeader(request), option).await?;
+        if let Reply::TransferLeader(response) = reply { Ok(response) } else { unexpected(&reply) }
+    }
+}

@@ -1,0 +1,204 @@
+//! The store as the consensus library drives it: applies what is committed, makes checkpoints.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use futures_util::{Stream, TryStreamExt as _};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::consensus::types::{LogId, Membership, Snapshot, SnapshotMeta, TypeConfig};
+use crate::foundation::exit::chain;
+use crate::platform::disk::Disk;
+use crate::store::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::store::machine::Machine;
+
+/// Where in the log the machine stands, and who the members are there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The last entry that was applied.
+    pub applied: Option<LogId>,
+    /// The members as of that entry.
+    pub membership: Membership,
+}
+
+/// The machine with its position.
+#[derive(Debug, Default)]
+pub struct Image {
+    /// The machine.
+    pub machine: Machine,
+    /// Where it stands.
+    pub position: Position,
+}
+
+/// How far the machine has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The index of the last entry that was applied.
+    pub applied: u64,
+    /// The index of the v2 keys.
+    pub keys: u64,
+}
+
+/// The store of one member; clones share it.
+#[derive(Debug, Clone)]
+pub struct StateMachine {
+    image: Arc<RwLock<Image>>,
+    progress: Arc<watch::Sender<Progress>>,
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    /// Work that blocks runs inline where the disk is simulated: its clock would stand still.
+    inline: bool,
+}
+
+impl StateMachine {
+    /// Reads the newest checkpoint in `folder`, or begins empty.
+    pub fn open(disk: Arc<dyn Disk>, folder: &Path, inline: bool) -> Result<Self, CheckpointError> {
+        let image = match checkpoint::newest(&*disk, folder)? {
+            Some(bytes) => decode(&bytes, folder)?,
+            None => Image::default(),
+        };
+        let progress = Arc::new(watch::Sender::new(progress(&image)));
+        let image = Arc::new(RwLock::new(image));
+        Ok(Self { image, progress, disk, folder: folder.to_owned(), inline })
+    }
+
+    /// Returns the machine and its position, locked against changes: not across an await.
+    pub fn image(&self) -> RwLockReadGuard<'_, Image> {
+        self.image.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a channel that tells how far the machine has come.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    fn image_mut(&self) -> RwLockWriteGuard<'_, Image> {
+        self.image.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a checkpoint's bytes and makes them safe.
+    async fn save(&self, bytes: Arc<Vec<u8>>, index: u64) -> io::Result<()> {
+        let prepare = {
+            let (disk, folder) = (self.disk.clone(), self.folder.clone());
+            move || checkpoint::prepare(&*disk, &folder, &bytes).map(drop)
+        };
+        let commit = {
+            let (disk, folder) = (self.disk.clone(), self.folder.clone());
+            move || checkpoint::commit(&*disk, &folder, index)
+        };
+        self.blocking(prepare).await?;
+        tokio::time::sleep(self.disk.sync_time()).await;
+        self.blocking(commit).await
+    }
+
+    async fn blocking(
+        &self,
+        work: impl FnOnce() -> Result<(), CheckpointError> + Send + 'static,
+    ) -> io::Result<()> {
+        let done =
+            if self.inline { work() } else { crate::foundation::tasks::blocking(work).await };
+        done.map_err(|error| io::Error::other(chain(&error)))
+    }
+}
+
+fn progress(image: &Image) -> Progress {
+    let applied = image.position.applied.map_or(0, |id| id.index);
+    Progress { applied, keys: image.machine.keys.index() }
+}
+
+fn encode(image: &Image) -> Vec<u8> {
+    let position = postcard::to_stdvec(&image.position).expect("plain data always encodes");
+    Checkpoint { position, machine: image.machine.clone() }.encode()
+}
+
+fn decode(bytes: &[u8], path: &Path) -> Result<Image, CheckpointError> {
+    let checkpoint = Checkpoint::decode(bytes, path)?;
+    let position = postcard::from_bytes(&checkpoint.position)
+        .map_err(|_| CheckpointError::Corrupt { path: path.to_owned() })?;
+    Ok(Image { machine: checkpoint.machine, position })
+}
+
+fn snapshot(position: &Position, bytes: Vec<u8>) -> Snapshot {
+    let meta = SnapshotMeta {
+        last_log_id: position.applied,
+        last_membership: position.membership.clone(),
+    };
+    Snapshot { meta, snapshot: bytes }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    type SnapshotData = Vec<u8>;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let (bytes, position) = {
+            let image = self.image();
+            (Arc::new(encode(&image)), image.position.clone())
+        };
+        self.save(bytes.clone(), position.applied.map_or(0, |id| id.index)).await?;
+        Ok(snapshot(&position, Arc::unwrap_or_clone(bytes)))
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Vec<u8>;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, Membership)> {
+        let image = self.image();
+        Ok((image.position.applied, image.position.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let (outcomes, progress) = {
+                let mut image = self.image_mut();
+                image.position.applied = Some(entry.log_id);
+                let outcomes = match &entry.payload {
+                    EntryPayload::Blank => Vec::new(),
+                    EntryPayload::Normal(batch) => image.machine.apply(batch),
+                    EntryPayload::Membership(members) => {
+                        image.position.membership =
+                            Membership::new(Some(entry.log_id), members.clone());
+                        Vec::new()
+                    }
+                };
+                (outcomes, progress(&image))
+            };
+            if let Some(responder) = responder {
+                responder.send(outcomes);
+            }
+            self.progress.send_replace(progress);
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, bytes: Vec<u8>) -> io::Result<()> {
+        let image =
+            decode(&bytes, &self.folder).map_err(|error| io::Error::other(chain(&error)))?;
+        let progress = progress(&image);
+        self.save(Arc::new(bytes), progress.applied).await?;
+        *self.image_mut() = image;
+        self.progress.send_replace(progress);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let failed = |error: CheckpointError| io::Error::other(chain(&error));
+        let Some(bytes) = checkpoint::newest(&*self.disk, &self.folder).map_err(failed)? else {
+            return Ok(None);
+        };
+        let image = decode(&bytes, &self.folder).map_err(failed)?;
+        Ok(Some(snapshot(&image.position, bytes)))
+    }
+}

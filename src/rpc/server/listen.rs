@@ -1,0 +1,118 @@
+//! Serves HTTP/1.1 on whatever the network seam listens on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::foundation::limits::CONNECTIONS_MAX;
+use crate::foundation::tasks::Tasks;
+use crate::platform::net::{Accepted, Incoming, Io};
+
+/// How long a client may take to send a request's head, and may idle between two.
+const HEAD_DEADLINE: Duration = Duration::from_mins(1);
+/// How long to wait after a failed accept: the process is out of descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `router` on `incoming` until the tasks stop; then connections finish what they answer.
+pub fn serve(incoming: Box<dyn Incoming>, router: Router, tasks: &Tasks) {
+    accept(incoming, tasks, move |(io, _from), stop| {
+        let router = router.clone();
+        async move { connection(io, router, stop).await }
+    });
+}
+
+/// Accepts connections and gives each to `each`, in a task of its own.
+pub fn accept<F, W>(mut incoming: Box<dyn Incoming>, tasks: &Tasks, each: F)
+where
+    F: Fn(Accepted, CancellationToken) -> W + Send + Sync + 'static,
+    W: Future<Output = ()> + Send + 'static,
+{
+    let connections = tasks.clone();
+    tasks.spawn("listener", |stop| async move {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let next = async {
+                let place = places.clone().acquire_owned().await;
+                (place, incoming.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                next = next => next,
+            };
+            match accepted {
+                Ok(accepted) => {
+                    let work = each(accepted, stop.clone());
+                    connections.spawn("connection", |_stop| async move {
+                        work.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, address = %incoming.local(), "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    });
+}
+
+/// Serves one connection until it ends, or `stop` and the answer under way is sent.
+pub async fn connection(io: Box<dyn Io>, router: Router, stop: CancellationToken) {
+    let mut builder = http1::Builder::new();
+    // Scripts look for `X-Etcd-Index`, spelled like that.
+    builder.title_case_headers(true).timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    let served = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+    let mut served = std::pin::pin!(served);
+    let ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+        ended = served.as_mut() => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::net::{Address, MemoryNet, Net as _};
+    use crate::rpc::client::http::{HttpClient, Request};
+    use crate::rpc::client::url::Url;
+    use axum::routing::get;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_under_way_is_finished_when_the_server_stops() {
+        let net = MemoryNet::default();
+        let address = Address::Tcp(([127, 0, 0, 1], 80).into());
+        let incoming = net.bind(&address).await.unwrap();
+        let slow = || async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            "done"
+        };
+        let tasks = Tasks::default();
+        serve(incoming, Router::new().route("/", get(slow)), &tasks);
+        let client = HttpClient::new(Arc::new(net));
+        let origin = "http://127.0.0.1:80".parse::<Url>().unwrap().origin;
+        let asked = async {
+            let call = client.call(&origin, Request::get("/"));
+            let stop = async {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                tasks.stop();
+            };
+            tokio::join!(call, stop).0
+        };
+        assert_eq!(asked.await.unwrap().body, "done");
+        tasks.clone().drain(Duration::from_secs(5)).await.unwrap();
+    }
+}

@@ -1,0 +1,230 @@
+//! From the words of a v2 request to commands and reads. Pure.
+//!
+//! Source: the specification A.2, with etcd's texts for what is wrong.
+
+use crate::store::event::{Code, Refusal};
+use crate::store::{Command, Compare, Delete, Expect, Put};
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// A read.
+    Get {
+        /// With everything below.
+        recursive: bool,
+        /// Not stale.
+        quorum: bool,
+    },
+    /// To be told of a change.
+    Wait {
+        /// Everything below too.
+        recursive: bool,
+        /// The index to begin at; now, if `None`.
+        since: Option<u64>,
+        /// Go on after the first.
+        stream: bool,
+    },
+    /// A write.
+    Write {
+        /// What to do.
+        command: Command,
+        /// Do not send the value back.
+        no_value_on_success: bool,
+    },
+}
+
+/// A word that Go's `ParseBool` does not know.
+struct NeitherTrueNorFalse;
+
+/// Parameters by name; of two with one name the first counts.
+#[derive(Debug, Clone, Default)]
+pub struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// Reads the form body, which takes precedence, and the query.
+    pub fn parse(body: &[u8], query: &str) -> Self {
+        let pairs = form_urlencoded::parse(body).chain(form_urlencoded::parse(query.as_bytes()));
+        Self(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, Refusal> {
+        let wrong = || refuse(Code::InvalidField, format!("invalid value for \"{name}\""));
+        Ok(self.maybe_flag(name).map_err(|NeitherTrueNorFalse| wrong())?.unwrap_or_default())
+    }
+
+    fn maybe_flag(&self, name: &str) -> Result<Option<bool>, NeitherTrueNorFalse> {
+        match self.get(name) {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(Some(false)),
+            Some(_) => Err(NeitherTrueNorFalse),
+        }
+    }
+
+    fn index(&self, name: &str) -> Result<u64, Refusal> {
+        let Some(text) = self.get(name) else { return Ok(0) };
+        text.parse().map_err(|_| refuse(Code::IndexNaN, format!("invalid value for \"{name}\"")))
+    }
+
+    fn ttl(&self) -> Result<Option<u64>, Refusal> {
+        let Some(text) = self.get("ttl").filter(|text| !text.is_empty()) else { return Ok(None) };
+        let wrong = |_| refuse(Code::TtlNaN, "invalid value for \"ttl\"".to_owned());
+        text.parse().map(Some).map_err(wrong)
+    }
+
+    fn compare(&self) -> Result<Compare, Refusal> {
+        if self.get("prevValue") == Some("") {
+            let cause = "\"prevValue\" cannot be empty".to_owned();
+            return Err(refuse(Code::PrevValueRequired, cause));
+        }
+        let value = self.get("prevValue").unwrap_or_default().to_owned();
+        Ok(Compare { value, index: self.index("prevIndex")? })
+    }
+}
+
+fn refuse(code: Code, cause: String) -> Refusal {
+    Refusal { code, cause, index: 0 }
+}
+
+/// The HTTP methods of `/v2/keys`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// `GET` and `HEAD`.
+    Get,
+    /// `PUT`.
+    Put,
+    /// `POST`.
+    Post,
+    /// `DELETE`.
+    Delete,
+}
+
+/// Reads a request; `path` is clean.
+pub fn parse(method: Method, path: &str, params: &Params) -> Result<Asked, Refusal> {
+    let compare = params.compare()?;
+    let wait_index = params.index("waitIndex")?;
+    let recursive = params.flag("recursive")?;
+    let _sorted = params.flag("sorted")?;
+    let wait = params.flag("wait")?;
+    let dir = params.flag("dir")?;
+    let quorum = params.flag("quorum")?;
+    let stream = params.flag("stream")?;
+    if wait && method != Method::Get {
+        let cause = "\"wait\" can only be used with GET requests".to_owned();
+        return Err(refuse(Code::InvalidField, cause));
+    }
+    let no_value_on_success = params.flag("noValueOnSuccess")?;
+    let command = match method {
+        Method::Get if wait => {
+            let since = Some(wait_index).filter(|index| *index != 0);
+            return Ok(Asked::Wait { recursive, since, stream });
+        }
+        Method::Get => return Ok(Asked::Get { recursive, quorum }),
+        Method::Delete => {
+            Command::Delete(Delete { path: path.to_owned(), dir, recursive, compare })
+        }
+        Method::Post => {
+            let value = params.get("value").unwrap_or_default().to_owned();
+            Command::Append { path: path.to_owned(), value, ttl: params.ttl()?, dir }
+        }
+        Method::Put => Command::Put(put(path, params, compare, dir)?),
+    };
+    Ok(Asked::Write { command, no_value_on_success })
+}
+
+fn put(path: &str, params: &Params, compare: Compare, dir: bool) -> Result<Put, Refusal> {
+    let wrong = || refuse(Code::InvalidField, "invalid value for prevExist".to_owned());
+    let prev_exist = params.maybe_flag("prevExist").map_err(|NeitherTrueNorFalse| wrong())?;
+    let ttl = params.ttl()?;
+    let value = params.get("value").unwrap_or_default().to_owned();
+    let refresh = params.flag("refresh")?;
+    if refresh && !value.is_empty() {
+        let cause = "A value was provided on a refresh".to_owned();
+        return Err(refuse(Code::RefreshValue, cause));
+    }
+    if refresh && ttl.is_none() {
+        return Err(refuse(Code::RefreshTtlRequired, "No TTL value set".to_owned()));
+    }
+    let expect = match prev_exist {
+        Some(false) => Expect::Absent,
+        _ if !compare.is_empty() => Expect::Equal(compare),
+        Some(true) => Expect::Present,
+        None => Expect::Anything,
+    };
+    Ok(Put { path: path.to_owned(), value, dir, ttl, expect, refresh })
+}
+
+/// Decodes the path behind `/v2/keys`, and cleans it.
+pub fn key_path(encoded: &str) -> String {
+    let decoded = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
+    crate::store::tree_v2::clean(&decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: Method, query: &str) -> Result<Asked, (Code, String)> {
+        let params = Params::parse(b"", query);
+        parse(method, "/k", &params).map_err(|refusal| (refusal.code, refusal.cause))
+    }
+
+    fn expects(query: &str) -> Expect {
+        let Ok(Asked::Write { command: Command::Put(put), .. }) = asked(Method::Put, query) else {
+            panic!("{query} is no put")
+        };
+        put.expect
+    }
+
+    #[test]
+    fn the_dispatch_of_a_put_is_that_of_etcd() {
+        let equal = |value: &str, index| Expect::Equal(Compare { value: value.into(), index });
+        for (query, expected) in [
+            ("", Expect::Anything),
+            ("prevExist=true", Expect::Present),
+            ("prevExist=true&prevIndex=3", equal("", 3)),
+            ("prevExist=false&prevValue=x", Expect::Absent),
+            ("prevValue=x&prevIndex=3", equal("x", 3)),
+            ("prevIndex=0", Expect::Anything),
+        ] {
+            assert_eq!(expects(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_the_words_of_etcd() {
+        for (method, query, code, cause) in [
+            (Method::Get, "wait", Code::InvalidField, "invalid value for \"wait\""),
+            (
+                Method::Get,
+                "wait=true&waitIndex=x",
+                Code::IndexNaN,
+                "invalid value for \"waitIndex\"",
+            ),
+            (Method::Put, "prevExist=x", Code::InvalidField, "invalid value for prevExist"),
+            (Method::Put, "prevValue=", Code::PrevValueRequired, "\"prevValue\" cannot be empty"),
+            (Method::Put, "ttl=x", Code::TtlNaN, "invalid value for \"ttl\""),
+            (Method::Put, "ttl=-1", Code::TtlNaN, "invalid value for \"ttl\""),
+            (Method::Put, "refresh=true", Code::RefreshTtlRequired, "No TTL value set"),
+        ] {
+            assert_eq!(asked(method, query).unwrap_err(), (code, cause.to_owned()), "{query}");
+        }
+    }
+
+    #[test]
+    fn the_body_counts_before_the_query() {
+        let params = Params::parse(b"value=body", "value=query&ttl=5");
+        assert_eq!(params.get("value"), Some("body"));
+        assert_eq!(params.ttl().unwrap(), Some(5));
+    }
+
+    #[test]
+    fn a_path_is_decoded_before_it_is_cleaned() {
+        assert_eq!(key_path("/a%20b//c%2Fd/"), "/a b/c/d");
+        assert_eq!(key_path(""), "/");
+    }
+}

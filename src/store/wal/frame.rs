@@ -1,0 +1,169 @@
+//! The bytes of a segment: a header, then records, each behind a head that checks it.
+//!
+//! ```text
+//!  header  "CBXWAL\r\n" │ format u32 │ crc u32 │ segment number u64             24 bytes
+//!  head    length u32 │ crc u32 │ synced u64 │ body, padded to 8 bytes
+//! ```
+//! Numbers are little-endian; the checksum is CRC-32C over the segment's number, the record's
+//! offset, its length, `synced` and the body. A length of [`END`] closes the segment. Pure.
+
+/// Bytes in front of each body.
+pub const HEAD_BYTES: usize = 16;
+/// Bytes of the header.
+pub const HEADER_BYTES: u64 = 24;
+/// Bytes of an end record.
+pub const END_BYTES: u64 = HEAD_BYTES as u64;
+
+const MAGIC: &[u8; 8] = b"CBXWAL\r\n";
+const ALIGN: usize = 8;
+/// The length that an end record has.
+const END: u32 = u32::MAX;
+
+/// What a segment's first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Header {
+    /// They are whole, of this format and this segment.
+    Ours,
+    /// They are whole, of another format.
+    Format(u32),
+    /// There is no header, or it is broken, or another segment's.
+    None,
+}
+
+/// What reading a segment found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scan {
+    /// Where the records end.
+    pub end: u64,
+    /// Whether an end record was found.
+    pub closed: bool,
+    /// Whether a later record says that what is bad had been safe.
+    pub damaged: bool,
+}
+
+/// Returns how many bytes a body takes with its head and its padding.
+pub fn framed_bytes(body: usize) -> u64 {
+    (HEAD_BYTES + body.next_multiple_of(ALIGN)) as u64
+}
+
+/// Appends a record that will stand at `offset`.
+///
+/// # Panics
+///
+/// Where the body is longer than 2 GiB, which no caller's limit allows.
+pub fn write(out: &mut Vec<u8>, number: u64, offset: u64, synced: u64, body: &[u8]) {
+    let length = u32::try_from(body.len()).ok().filter(|length| *length < END / 2);
+    let length = length.expect("a record is far below 2 GiB");
+    put(out, number, offset, synced, length, body);
+}
+
+/// Appends the record that closes a segment.
+pub fn write_end(out: &mut Vec<u8>, number: u64, offset: u64, synced: u64) {
+    put(out, number, offset, synced, END, &[]);
+}
+
+fn put(out: &mut Vec<u8>, number: u64, offset: u64, synced: u64, length: u32, body: &[u8]) {
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&checksum(number, offset, length, synced, body).to_le_bytes());
+    out.extend_from_slice(&synced.to_le_bytes());
+    out.extend_from_slice(body);
+    out.resize(out.len().next_multiple_of(ALIGN), 0);
+}
+
+fn checksum(number: u64, offset: u64, length: u32, synced: u64, body: &[u8]) -> u32 {
+    let mut head = [0; 28];
+    head[..8].copy_from_slice(&number.to_le_bytes());
+    head[8..16].copy_from_slice(&offset.to_le_bytes());
+    head[16..20].copy_from_slice(&length.to_le_bytes());
+    head[20..].copy_from_slice(&synced.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c(&head), body)
+}
+
+/// Returns a segment's header.
+pub fn header_bytes(number: u64) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.extend_from_slice(&super::FORMAT.to_le_bytes());
+    out.extend_from_slice(&header_checksum(super::FORMAT, number).to_le_bytes());
+    out.extend_from_slice(&number.to_le_bytes());
+    out
+}
+
+fn header_checksum(format: u32, number: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&format.to_le_bytes()), &number.to_le_bytes())
+}
+
+/// Reads a segment's header.
+pub fn header(image: &[u8], number: u64) -> Header {
+    if image.get(..8) != Some(MAGIC) {
+        return Header::None;
+    }
+    let (Some(format), Some(crc), Some(found)) =
+        (u32_at(image, 8), u32_at(image, 12), u64_at(image, 16))
+    else {
+        return Header::None;
+    };
+    if crc != header_checksum(format, found) || found != number {
+        return Header::None;
+    }
+    if format == super::FORMAT { Header::Ours } else { Header::Format(format) }
+}
+
+/// Tells whether a segment without a good header can only be one that was being made when power
+/// was lost: records are written only after the header is safe, so it holds none of this number.
+pub fn is_unused(image: &[u8], number: u64) -> bool {
+    let start = usize::try_from(HEADER_BYTES).unwrap_or(0);
+    !(start..image.len()).step_by(ALIGN).any(|at| record(image, number, at).is_some())
+}
+
+/// Reads all records and decides what what follows them is.
+pub fn scan(image: &[u8], number: u64, mut each: impl FnMut(&[u8])) -> Scan {
+    let mut at = usize::try_from(HEADER_BYTES).unwrap_or(0);
+    loop {
+        match record(image, number, at) {
+            Some(Found::Body(body, _)) => {
+                each(body);
+                at += usize::try_from(framed_bytes(body.len())).unwrap_or(usize::MAX);
+            }
+            Some(Found::End) => return Scan { end: at as u64, closed: true, damaged: false },
+            None => break,
+        }
+    }
+    let damaged = (at + ALIGN..image.len()).step_by(ALIGN).any(|later| {
+        match record(image, number, later) {
+            Some(Found::Body(_, synced)) => synced > at as u64,
+            // An end record is written and synced in one go with what is before it.
+            Some(Found::End) | None => false,
+        }
+    });
+    Scan { end: at as u64, closed: false, damaged }
+}
+
+enum Found<'a> {
+    /// A body, and up to where the segment was safe when it was written.
+    Body(&'a [u8], u64),
+    End,
+}
+
+fn record(image: &[u8], number: u64, at: usize) -> Option<Found<'_>> {
+    let length = u32_at(image, at)?;
+    if length == 0 {
+        return None;
+    }
+    let crc = u32_at(image, at + 4)?;
+    let synced = u64_at(image, at + 8)?;
+    let start = at + HEAD_BYTES;
+    let body =
+        if length == END { &[] } else { image.get(start..start.checked_add(length as usize)?)? };
+    if crc != checksum(number, at as u64, length, synced, body) {
+        return None;
+    }
+    Some(if length == END { Found::End } else { Found::Body(body, synced) })
+}
+
+fn u32_at(image: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(image: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(image.get(at..at + 8)?.try_into().ok()?))
+}

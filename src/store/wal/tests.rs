@@ -1,0 +1,160 @@
+//! What the log promises, on a disk that loses power.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::foundation::random::Random;
+use crate::platform::disk::{Disk as _, MemoryDisk};
+use crate::store::wal::{Options, Record, Sizes, Wal, WalError};
+
+const FOLDER: &str = "/member/wal";
+const SMALL: Sizes = Sizes { first_bytes: 512, segment_bytes: 1024 };
+
+fn disk(seed: u64) -> Arc<MemoryDisk> {
+    Arc::new(MemoryDisk::new(Random::seeded(seed), 0))
+}
+
+fn open(disk: &Arc<MemoryDisk>) -> Result<(Wal, Vec<String>), WalError> {
+    let options = Options { sizes: SMALL, keep_torn_tail: false };
+    let (wal, bodies) = Wal::open(disk.clone(), Path::new(FOLDER), options, index)?;
+    let words = bodies.into_iter().map(|body| String::from_utf8(body).unwrap());
+    Ok((wal, words.filter(|word| word != "state").collect()))
+}
+
+/// `7:xxx` carries index 7.
+fn index(body: &[u8]) -> Option<u64> {
+    std::str::from_utf8(body).ok()?.split_once(':')?.0.parse().ok()
+}
+
+fn write(wal: &mut Wal, words: &[String]) {
+    let record = |word: &String| Record {
+        body: word.clone().into_bytes(),
+        last_index: index(word.as_bytes()),
+    };
+    wal.write(&words.iter().map(record).collect::<Vec<_>>(), b"state").unwrap();
+}
+
+fn words(range: std::ops::Range<u64>) -> Vec<String> {
+    range
+        .map(|index| format!("{index}:{}", "x".repeat(usize::try_from(index * 7 % 90).unwrap())))
+        .collect()
+}
+
+#[test]
+fn what_was_written_is_read_back_over_many_segments() {
+    let disk = disk(1);
+    let (mut wal, found) = open(&disk).unwrap();
+    assert_eq!(found, [""; 0]);
+    for start in (0..60).step_by(6) {
+        write(&mut wal, &words(start..start + 6));
+        wal.sync().unwrap();
+    }
+    assert!(wal.segments() > 3);
+    drop(wal);
+    let (mut wal, found) = open(&disk).unwrap();
+    assert_eq!(found, words(0..60));
+    wal.drop_upto(40).unwrap();
+    write(&mut wal, &words(60..61));
+    wal.sync().unwrap();
+    drop(wal);
+    let (wal, found) = open(&disk).unwrap();
+    let expected = words(0..61);
+    assert!(expected.ends_with(&found) && found.len() < 40 && found.len() >= 20, "{found:?}");
+    assert!(wal.segments() < 8);
+}
+
+#[test]
+fn a_damaged_record_that_was_safe_is_never_passed_over() {
+    // The last record has none behind it that could tell that it was safe.
+    for offset in [30, 60, 150] {
+        let disk = disk(1);
+        let (mut wal, _) = open(&disk).unwrap();
+        for start in 0..6 {
+            write(&mut wal, &words(start..start + 1));
+            wal.sync().unwrap();
+        }
+        drop(wal);
+        let file = disk.open(&Path::new(FOLDER).join("0000000000000001.wal")).unwrap();
+        let mut byte = [0];
+        file.read_at(offset, &mut byte).unwrap();
+        file.write_at(offset, &[byte[0] ^ 1]).unwrap();
+        let refused = open(&disk).unwrap_err();
+        assert!(matches!(refused, WalError::Corrupt { .. }), "byte {offset}: {refused}");
+    }
+}
+
+#[test]
+fn another_format_is_refused_by_its_number() {
+    let disk = disk(1);
+    drop(open(&disk).unwrap());
+    let file = disk.open(&Path::new(FOLDER).join("0000000000000001.wal")).unwrap();
+    let mut header = b"CBXWAL\r\n".to_vec();
+    header.extend_from_slice(&9_u32.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&9_u32.to_le_bytes()), &1_u64.to_le_bytes());
+    header.extend_from_slice(&crc.to_le_bytes());
+    header.extend_from_slice(&1_u64.to_le_bytes());
+    file.write_at(0, &header).unwrap();
+    let refused = open(&disk).unwrap_err().to_string();
+    assert!(refused.contains("has format version 9"), "{refused}");
+}
+
+#[test]
+fn a_missing_segment_is_named() {
+    let disk = disk(1);
+    let (mut wal, _) = open(&disk).unwrap();
+    for start in (0..60).step_by(6) {
+        write(&mut wal, &words(start..start + 6));
+        wal.sync().unwrap();
+    }
+    drop(wal);
+    disk.remove(&Path::new(FOLDER).join("0000000000000003.wal")).unwrap();
+    assert!(matches!(open(&disk).unwrap_err(), WalError::Gap { missing: 3, .. }));
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_what_was_safe_stays() {
+    let disk = disk(1);
+    let (mut wal, _) = open(&disk).unwrap();
+    write(&mut wal, &words(0..3));
+    wal.sync().unwrap();
+    disk.set_room(10);
+    let record = Record { body: vec![b'y'; 100], last_index: None };
+    let full = wal.write(&[record], b"state").unwrap_err();
+    assert_eq!(full.to_string(), "cannot write the log at `/member/wal/0000000000000001.wal`");
+    disk.set_room(u64::MAX);
+    drop(wal);
+    assert_eq!(open(&disk).unwrap().1, words(0..3));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn a_crash_loses_nothing_that_was_synced_and_leaves_no_hole(
+        seed in any::<u64>(),
+        groups in proptest::collection::vec((1_u64..5, any::<bool>()), 1..30),
+        lives in 1_usize..4,
+    ) {
+        let disk = disk(seed);
+        let mut safe = Vec::new();
+        for _ in 0..lives {
+            let (mut wal, found) = open(&disk).unwrap();
+            prop_assert!(found.starts_with(&safe), "{safe:?} is not the start of {found:?}");
+            let mut all = found;
+            let expected = words(0..all.len() as u64);
+            prop_assert_eq!(&all, &expected);
+            for (count, sync) in &groups {
+                let next = words(all.len() as u64..all.len() as u64 + count);
+                write(&mut wal, &next);
+                all.extend(next);
+                if *sync {
+                    wal.sync().unwrap();
+                    safe.clone_from(&all);
+                }
+            }
+            drop(wal);
+            disk.crash();
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A cluster in a lab: its machines, and what they have become together.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::discovery::Discovery;
+use crate::error::{LabError, chain};
+use crate::fleet::{self, UnitState};
+use crate::http::{self, Answer, Request};
+use crate::lab::Lab;
+use crate::machine::{self, Machine};
+use crate::net::Net;
+use crate::nodes::Node;
+use crate::process::Lifetime;
+use crate::store::Store;
+use crate::vm::{Spec, Vm};
+use crate::{inputs, wait};
+
+/// How long the fleet API of a node may take to answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// What a cluster's nodes run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Virtual machines.
+    Vms,
+    /// Container nodes.
+    Containers,
+}
+
+/// A lab with machines in it. Dropped during a panic, it first keeps what they said.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Declared first: machines end before their lab does.
+    machines: Vec<Box<dyn Machine>>,
+    discovery: Option<Discovery>,
+    kind: Kind,
+    lab: Lab,
+}
+
+impl Cluster {
+    /// A lab without machines.
+    pub fn empty(kind: Kind, lifetime: Lifetime) -> Result<Self, LabError> {
+        let lab = Lab::start(lifetime)?;
+        Ok(Self { machines: Vec::new(), discovery: None, kind, lab })
+    }
+
+    /// A lab with `size` nodes that found a store through our discovery service. They have power
+    /// when this returns; they are not ready.
+    pub fn found(kind: Kind, size: u8, lifetime: Lifetime) -> Result<Self, LabError> {
+        let mut cluster = Self::empty(kind, lifetime)?;
+        let url = cluster.discovery_url(usize::from(size))?;
+        let user_data = inputs::cluster(&url);
+        for number in 1..=size {
+            cluster.add(number, &user_data)?;
+        }
+        Ok(cluster)
+    }
+
+    /// The URL of a new cluster of our discovery service.
+    pub fn discovery_url(&mut self, size: usize) -> Result<String, LabError> {
+        let mut discovery = match self.discovery.take() {
+            Some(running) => running,
+            None => Discovery::start(&self.lab)?,
+        };
+        let url = discovery.new_cluster(self.lab.net(), size);
+        self.discovery = Some(discovery);
+        url
+    }
+
+    /// Adds a machine and turns it on.
+    pub fn add(&mut self, number: u8, user_data: &str) -> Result<(), LabError> {
+        let machine: Box<dyn Machine> = match self.kind {
+            Kind::Vms => Box::new(Vm::create(&self.lab, Spec::new(number, user_data))?),
+            Kind::Containers => Box::new(Node::create(&self.lab, number, user_data)?),
+        };
+        self.plug_in(machine)
+    }
+
+    /// Turns on a machine that was made elsewhere, and takes it in.
+    pub fn plug_in(&mut self, mut machine: Box<dyn Machine>) -> Result<(), LabError> {
+        machine.power_on()?;
+        self.machines.push(machine);
+        Ok(())
+    }
+
+    /// Takes a machine out, so that nobody waits for it.
+    pub fn forget(&mut self, number: u8) {
+        self.machines.retain(|machine| machine.number() != number);
+    }
+
+    /// The lab that it lives in.
+    #[must_use]
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Its network.
+    #[must_use]
+    pub fn net(&self) -> &Net {
+        self.lab.net()
+    }
+
+    /// Its machines.
+    #[must_use]
+    pub fn machines(&self) -> &[Box<dyn Machine>] {
+        &self.machines
+    }
+
+    /// The machine with this number.
+    ///
+    /// # Panics
+    ///
+    /// Where there is none.
+    #[must_use]
+    pub fn machine(&self, number: u8) -> &dyn Machine {
+        let found = self.machines.iter().find(|machine| machine.number() == number);
+        found.expect("a machine of this cluster").as_ref()
+    }
+
+    /// The same, to press its buttons.
+    ///
+    /// # Panics
+    ///
+    /// Where there is none.
+    pub fn machine_mut(&mut self, number: u8) -> &mut dyn Machine {
+        let found = self.machines.iter_mut().find(|machine| machine.number() == number);
+        found.expect("a machine of this cluster").as_mut()
+    }
+
+    /// The store, through the node with this number.
+    #[must_use]
+    pub fn store(&self, number: u8) -> Store<'_> {
+        Store::at(self.net(), Net::address(number))
+    }
+
+    /// Which of these members leads the store, when exactly one says so.
+    pub fn leader(&self, members: &[u8]) -> Result<u8, String> {
+        let says = |number: &u8| self.store(*number).leads().unwrap_or(false);
+        let leaders: Vec<u8> = members.iter().copied().filter(says).collect();
+        match leaders[..] {
+            [leader] => Ok(leader),
+            _ => Err(format!("{} of {} members say that they lead", leaders.len(), members.len())),
+        }
+    }
+
+    /// Waits until all of these members agree on one leader and have a quorum.
+    pub fn store_ready(&self, members: &[u8], limit: Duration) -> Result<u8, LabError> {
+        let leader = wait::until("the store to be healthy", limit, || {
+            for &number in members {
+                let healthy = self.store(number).healthy().map_err(|error| chain(&error))?;
+                if !healthy {
+                    return Err(format!("node{number} has no quorum"));
+                }
+            }
+            self.leader(members)
+        })?;
+        Ok(leader)
+    }
+
+    /// Waits until fleet knows exactly these machines, and returns their ids by number.
+    pub fn fleet_ready(
+        &self,
+        through: u8,
+        numbers: &[u8],
+        limit: Duration,
+    ) -> Result<BTreeMap<u8, String>, LabError> {
+        let wanted: BTreeMap<Ipv4Addr, u8> =
+            numbers.iter().map(|&number| (Net::address(number), number)).collect();
+        let ids = wait::until("fleet to know its machines", limit, || {
+            let machines = fleet::machines(&self.store(through)).map_err(|error| chain(&error))?;
+            let by_address = |machine: &fleet::FleetMachine| {
+                let address = machine.public_ip.parse().ok()?;
+                Some((*wanted.get(&address)?, machine.id.clone()))
+            };
+            let found: BTreeMap<u8, String> = machines.values().filter_map(by_address).collect();
+            let all = found.len() == wanted.len() && machines.len() == wanted.len();
+            if all {
+                Ok(found)
+            } else {
+                Err(listed("machines", machines.values().map(|m| &m.public_ip)))
+            }
+        })?;
+        Ok(ids)
+    }
+
+    /// Waits until what the machines say of the units is as wanted.
+    pub fn states_until<T>(
+        &self,
+        through: u8,
+        what: &str,
+        limit: Duration,
+        look: impl Fn(&[UnitState]) -> Option<T>,
+    ) -> Result<T, LabError> {
+        let found = wait::until(what, limit, || {
+            let states = fleet::states(&self.store(through)).map_err(|error| chain(&error))?;
+            look(&states).ok_or_else(|| {
+                let short = |state: &UnitState| {
+                    let machine = state.machine.get(..8).unwrap_or(&state.machine);
+                    format!("{}:{machine}:{}", state.unit, state.sub)
+                };
+                listed("states", states.iter().map(short))
+            })
+        })?;
+        Ok(found)
+    }
+
+    /// Asks the fleet API of a node, over ssh.
+    pub fn fleet_api(&self, number: u8, path: &str) -> Result<Answer, LabError> {
+        let here = self.lab.sockets().join(format!("fleet-{number}"));
+        self.machine(number).ssh().forward_socket("/run/fleet.sock", &here)?;
+        http::ask_socket(&here, &Request { method: "GET", path, body: None }, ANSWER)
+    }
+
+    /// Lets everything run on after this process.
+    pub fn leave(mut self) -> Result<(), LabError> {
+        self.lab.leave()?;
+        self.machines.drain(..).for_each(Machine::detach);
+        Ok(())
+    }
+
+    /// Keeps what all machines said, and returns where.
+    pub fn keep_logs(&mut self) -> std::path::PathBuf {
+        let failures = self.lab.failures();
+        self.machines.iter_mut().for_each(|one| machine::collect(one.as_mut(), &failures));
+        for log in ["discovery.log", "dnsmasq.log"] {
+            std::fs::copy(self.lab.dir().join(log), failures.join(log)).ok();
+        }
+        failures
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let kept = self.keep_logs();
+            crate::progress::say(&format!("what the machines said is kept in {}", kept.display()));
+        }
+    }
+}
+
+fn listed(what: &str, items: impl Iterator<Item = impl Display>) -> String {
+    let items: Vec<_> = items.map(|item| item.to_string()).collect();
+    format!("{} {what}: {}", items.len(), items.join(", "))
+}

@@ -1,0 +1,145 @@
+//! Just enough of an HTTP client to ask a node: one request, one connection, a deadline.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddrV4;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::LabError;
+use crate::net::Net;
+
+/// The longest answer that is read: the whole registry of a test cluster is below 1 MiB.
+const LONGEST: u64 = 64 << 20;
+
+/// What a server said.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The header lines as they came.
+    pub head: String,
+    /// The body.
+    pub body: String,
+    /// Who was asked what, for messages.
+    pub whom: String,
+}
+
+impl Answer {
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// The body as JSON, where the answer is a success.
+    pub fn json(&self) -> Result<Value, LabError> {
+        let good = (200..300).contains(&self.status);
+        let parsed = good.then(|| serde_json::from_str(&self.body).ok()).flatten();
+        parsed.ok_or_else(|| self.unexpected())
+    }
+
+    /// The error for an answer that will not do.
+    #[must_use]
+    pub fn unexpected(&self) -> LabError {
+        let body: String = self.body.chars().take(300).collect();
+        LabError::Answer { whom: self.whom.clone(), what: format!("{} {body:?}", self.status) }
+    }
+}
+
+/// Asks a server inside the lab's network.
+pub fn ask(
+    net: &Net,
+    server: SocketAddrV4,
+    request: &Request<'_>,
+    limit: Duration,
+) -> Result<Answer, LabError> {
+    let whom = format!("http://{server}{} ({})", request.path, request.method);
+    let failed = |source| LabError::Ask { whom: whom.clone(), source };
+    let stream = net.connect(server, limit).map_err(failed)?;
+    stream.set_read_timeout(Some(limit)).map_err(failed)?;
+    stream.set_write_timeout(Some(limit)).map_err(failed)?;
+    converse(stream, request, whom)
+}
+
+/// `GET` of a path inside the lab's network.
+pub fn get(
+    net: &Net,
+    server: SocketAddrV4,
+    path: &str,
+    limit: Duration,
+) -> Result<Answer, LabError> {
+    ask(net, server, &Request { method: "GET", path, body: None }, limit)
+}
+
+/// Asks a server on a unix socket.
+pub fn ask_socket(
+    socket: &Path,
+    request: &Request<'_>,
+    limit: Duration,
+) -> Result<Answer, LabError> {
+    let whom = format!("{}:{} ({})", socket.display(), request.path, request.method);
+    let failed = |source| LabError::Ask { whom: whom.clone(), source };
+    let stream = UnixStream::connect(socket).map_err(failed)?;
+    stream.set_read_timeout(Some(limit)).map_err(failed)?;
+    stream.set_write_timeout(Some(limit)).map_err(failed)?;
+    converse(stream, request, whom)
+}
+
+/// What to ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The method, in capitals.
+    pub method: &'a str,
+    /// Path and query.
+    pub path: &'a str,
+    /// A body with its content type.
+    pub body: Option<(&'a str, &'a str)>,
+}
+
+fn converse(
+    mut stream: impl Read + Write,
+    request: &Request<'_>,
+    whom: String,
+) -> Result<Answer, LabError> {
+    let failed = |source| LabError::Ask { whom: whom.clone(), source };
+    // HTTP 1.0: the server neither keeps the connection nor answers in chunks.
+    let Request { method, path, body } = request;
+    let content = body.map_or(String::new(), |(kind, body)| {
+        format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len())
+    });
+    let body = body.map_or("", |(_, body)| body);
+    let text = format!("{method} {path} HTTP/1.0\r\nHost: lab\r\n{content}\r\n{body}");
+    stream.write_all(text.as_bytes()).map_err(failed)?;
+    let mut bytes = Vec::new();
+    stream.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let Some(status) = status else {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer")));
+    };
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned(), whom })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_taken_apart() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"HTTP/1.0 201 Created\r\nX-Etcd-Index: 7\r\n\r\n{\"a\":1}").unwrap();
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        let request = Request { method: "GET", path: "/", body: None };
+        let answer = converse(ours, &request, "it".to_owned()).unwrap();
+        assert_eq!(answer.status, 201);
+        assert_eq!(answer.header("x-etcd-index"), Some("7"));
+        assert_eq!(answer.json().unwrap()["a"], 1);
+    }
+}

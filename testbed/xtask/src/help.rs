@@ -1,0 +1,148 @@
+//! What each verb teaches about itself.
+
+/// One verb of `cargo xtask`.
+#[derive(Debug)]
+pub(crate) struct Verb {
+    /// What one types.
+    pub(crate) name: &'static str,
+    /// What may follow it.
+    pub(crate) usage: &'static str,
+    /// One line.
+    pub(crate) about: &'static str,
+    /// The rest.
+    pub(crate) more: &'static str,
+}
+
+impl Verb {
+    /// The whole help of this verb.
+    pub(crate) fn help(&self) -> String {
+        let usage = format!("Usage: cargo xtask {} {}", self.name, self.usage);
+        format!("{}\n\n{}\n\n{}", self.about, usage.trim_end(), self.more.trim_end())
+    }
+}
+
+/// In the order in which a newcomer needs them.
+pub(crate) const VERBS: &[Verb] = &[
+    Verb {
+        name: "up",
+        usage: "[--nodes N] [--containers]",
+        about: "Build the image, boot a cluster of it, start the example units, and leave it running",
+        more: "\
+  --nodes N      how many nodes [default: 3]
+  --containers   containers on the image's /usr instead of virtual machines: seconds, not a minute
+
+Needs root, for a network namespace of its own; nothing leaves it. What it leaves is in target/lab.
+Afterwards: `cargo xtask status`, `cargo xtask ssh node1`, `cargo xtask down`.",
+    },
+    Verb {
+        name: "down",
+        usage: "",
+        about: "Take the cluster away, and whatever an interrupted run left",
+        more: "Safe at any time. Logs of failures stay in target/lab/*/failures.",
+    },
+    Verb {
+        name: "status",
+        usage: "",
+        about: "Show the running cluster: members, machines, units",
+        more: "Asks the store of the first node that has a quorum.",
+    },
+    Verb {
+        name: "ssh",
+        usage: "NODE [COMMAND…]",
+        about: "Open a shell on a node, or run a command there",
+        more: "\
+  cargo xtask ssh node1
+  cargo xtask ssh 2 fleetctl list-units
+
+You are the user `core`, who may `sudo`.",
+    },
+    Verb {
+        name: "logs",
+        usage: "NODE [--console]",
+        about: "Print a node's journal",
+        more: "\
+  --console   what came over its console instead: it also works while the node does not boot",
+    },
+    Verb {
+        name: "image",
+        usage: "",
+        about: "Build the disk image of the lab into target/image/lab",
+        more: "\
+The packages are fetched once and kept in target/os-tree; after a change of a line in src/, only
+the last steps are done again.",
+    },
+    Verb {
+        name: "test",
+        usage: "[SUITE…] [-- FILTER…]",
+        about: "Run every suite, or those that are named",
+        more: "\
+Suites, cheapest first: check unit tidy cli sim cluster netns nodes vm
+
+  cargo xtask test                      everything; what .ci/run does
+  cargo xtask test tidy cli             two of them
+  cargo xtask test netns -- no_way_out  the cases whose names contain this
+
+A suite that this machine cannot run is named; where CI=true, that is a failure.
+docs/testing.md says what each of them shows.",
+    },
+    Verb {
+        name: "check",
+        usage: "",
+        about: "The quick gate: format, lints, documentation, unit tests, tidy; it writes nothing",
+        more: "At most three minutes once dependencies are built. `cargo xtask fix` repairs what it can.",
+    },
+    Verb {
+        name: "fix",
+        usage: "",
+        about: "Format, and let clippy repair what it can",
+        more: "It changes files: commit first.",
+    },
+    Verb {
+        name: "sim",
+        usage: "[--seed N | --seeds A..B] [--break NAME]",
+        about: "Run simulated clusters, from a seed each",
+        more: "\
+  --seed N       one cluster; the same seed tells the same story
+  --seeds A..B   a sweep
+  --break NAME   with a planted mistake, which the sweep must find",
+    },
+    Verb {
+        name: "bench",
+        usage: "NAME [OPTIONS]",
+        about: "Measure something, in one run on this machine",
+        more: "\
+  cargo xtask bench boot [--times N] [--containers]   from power to ssh",
+    },
+    Verb {
+        name: "manual",
+        usage: "",
+        about: "Write the manual pages to docs/man",
+        more: "They come from the applets' own command lines; a test says when they are out of date.",
+    },
+];
+
+/// All verbs, a line each.
+pub(crate) fn overview() -> String {
+    let widest = VERBS.iter().map(|verb| verb.name.len()).max().unwrap_or(0);
+    let line = |verb: &Verb| format!("  {:widest$}  {}", verb.name, verb.about);
+    let lines: Vec<_> = VERBS.iter().map(line).collect();
+    format!(
+        "Usage: cargo xtask VERB\n\n{}\n\n`cargo xtask VERB --help` says more.",
+        lines.join("\n")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_has_a_line_and_a_page() {
+        let overview = overview();
+        for verb in VERBS {
+            assert!(overview.contains(verb.about), "{}", verb.name);
+            assert!(verb.help().contains(verb.name), "{}", verb.name);
+            assert!(!verb.more.is_empty(), "{}", verb.name);
+        }
+    }
+}
