@@ -132,9 +132,8 @@ async fn serve(
     let net: Arc<dyn Net> = Arc::new(TokioNet::with_inherited(inherited()));
     let incoming = listen(net.as_ref()).await?;
     let tasks = Tasks::default();
-    let machine_id = Linux::default()
-        .machine_id()
-        .map_err(|source| StartError::MachineId { source })?;
+    let machine_id =
+        Linux::default().machine_id().map_err(|source| StartError::MachineId { source })?;
     let world = World {
         keys: Box::new(move |config| keys(&net, config)),
         systemd: systemd(&config, &tasks),
@@ -201,11 +200,7 @@ fn address() -> io::Result<IpAddr> {
 }
 
 /// Turns signals into orders, until the daemon no longer takes any.
-async fn give_orders(
-    orders: mpsc::Sender<Order>,
-    file: Option<PathBuf>,
-    stop: CancellationToken,
-) {
+async fn give_orders(orders: mpsc::Sender<Order>, file: Option<PathBuf>, stop: CancellationToken) {
     let signals = (signal(SignalKind::hangup()), signal(SignalKind::user_defined1()));
     let (Ok(mut hangup), Ok(mut dump)) = signals else {
         tracing::error!("cannot listen for signals");

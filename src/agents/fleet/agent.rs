@@ -140,6 +140,8 @@ impl Agent {
         let mut health = self.ground.view.health();
         let mut every = tokio::time::interval(LOOK_EVERY);
         loop {
+            let now = Instant::now();
+            self.resting.retain(|_, until| *until > now);
             let rested = self.resting.values().min().copied();
             tokio::select! {
                 biased;
@@ -187,8 +189,9 @@ impl Agent {
         if !self.adopted {
             self.adopt().await;
         }
-        let now = Instant::now();
-        self.resting.retain(|_, until| *until > now);
+        if !self.adopted {
+            return;
+        }
         let wishes = self.ground.view.read(|cluster| {
             let me = registered(cluster, &self.ground.me);
             plan::desired(cluster, &me)

@@ -15,6 +15,7 @@ use crate::agents::fleet::registry::Store;
 use crate::agents::fleet::schedule;
 use crate::agents::fleet::view::View;
 use crate::foundation::exit::chain;
+use crate::foundation::limits::UNIT_FILE_BYTES_MAX;
 use crate::rpc::client::keys::KeysFailure;
 use crate::wire::fleet::api::{
     self, ApiError, ErrorBody, MachinePage, MachineVerdict, MetadataPatch, NO_STORE, PageToken,
@@ -316,6 +317,9 @@ fn checked(
     options: Vec<crate::wire::fleet::UnitOption>,
 ) -> Result<UnitFile, Reply> {
     let file = UnitFile::from_options(options).map_err(|error| bad(&error.to_string()))?;
+    if file.canonical().len() > UNIT_FILE_BYTES_MAX {
+        return Err(bad(&format!("the unit file is over {UNIT_FILE_BYTES_MAX} bytes")));
+    }
     Requirements::read(name, &file).check().map_err(|error| bad(&error.to_string()))?;
     Ok(file)
 }

@@ -236,8 +236,12 @@ impl Setting {
 
     fn servers(&self) -> Result<Vec<String>, ConfigError> {
         let servers = self.list();
-        let good =
-            |server: &String| server.starts_with("http://") || server.starts_with("https://");
+        if let Some(tls) = servers.iter().find(|server| server.starts_with("https://")) {
+            let (place, key) = (self.place.clone(), format!("{}={tls}", self.key));
+            let instead = "use `http://` endpoints on a network that you trust";
+            return Err(ConfigError::Unsupported { place, key, instead });
+        }
+        let good = |server: &String| server.parse::<Url>().is_ok();
         if servers.is_empty() || !servers.iter().all(good) {
             return Err(
                 self.bad("a list of URLs such as `http://127.0.0.1:2379,http://10.0.0.2:2379`")

@@ -60,7 +60,7 @@ impl Engine {
         let mut every = tokio::time::interval(self.interval);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let patience = health.borrow_and_update().since + RETURN_GRACE;
+            let patience = health.borrow().since + RETURN_GRACE;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,

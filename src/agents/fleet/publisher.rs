@@ -96,18 +96,19 @@ impl Publisher {
                 changes = self.systemd.changes().await.ok();
                 self.all_are_dirty();
             }
-            let wake = retry.into_iter().chain(self.next_refresh()).min();
+            let live = health.borrow().live();
+            let wake = retry.or_else(|| self.next_refresh().filter(|_| live));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                Ok(()) = health.changed() => self.published.clear(),
+                Ok(()) = health.changed() => self.all_are_due(),
                 Ok(()) = self.managed.changed() => {}
                 change = next(&mut changes) => self.take_in(change, &mut changes),
                 () = tokio::time::sleep_until(wake.unwrap_or_else(|| Instant::now() + LOOK_EVERY)) => {}
                 _ = every.tick() => self.all_are_dirty(),
             }
             retry = None;
-            if health.borrow_and_update().live()
+            if health.borrow().live()
                 && let Err(error) = self.publish().await
             {
                 tracing::debug!(why = %error, "states not published; they will be");
@@ -134,6 +135,13 @@ impl Publisher {
             let Some(Some(more)) = next(changes).now_or_never() else { return };
             change = Some(more);
         }
+    }
+
+    /// What was published may have expired while the store was away.
+    fn all_are_due(&mut self) {
+        let now = Instant::now();
+        let past = now.checked_sub(self.ttl).unwrap_or(now);
+        self.published.values_mut().for_each(|published| published.at = past);
     }
 
     fn all_are_dirty(&mut self) {

@@ -20,9 +20,9 @@ use crate::agents::fleet::engine::Engine;
 use crate::agents::fleet::presence::Presence;
 use crate::agents::fleet::publisher::Publisher;
 use crate::agents::fleet::registry::Store;
+use crate::agents::fleet::server;
 use crate::agents::fleet::unit_folder::UnitFolder;
 use crate::agents::fleet::view::{View, feed};
-use crate::agents::fleet::server;
 use crate::foundation::limits::STOP_GRACE;
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::Incoming;
@@ -173,14 +173,17 @@ impl Parts {
     /// Stops all parts, unloads every unit and leaves the cluster.
     pub async fn leave(self) {
         let Self { me, view, store, agent, tasks, .. } = self;
-        let listed = view.health().borrow().listed;
+        // Where another machine has our id, what the registry says of it is not ours to remove.
+        let live = view.health().borrow().live();
         if let Err(error) = tasks.drain(STOP_GRACE).await {
             tracing::warn!(why = %error, "some parts did not stop");
         }
         let Ok(mut agent) = agent.await else { return };
         let units = agent.purge().await;
-        if !listed {
-            tracing::warn!("the store is away: what it says of this machine expires by itself");
+        if !live {
+            tracing::warn!(
+                "not part of the cluster now: what it says of this machine expires by itself"
+            );
             return;
         }
         let leaving = async {

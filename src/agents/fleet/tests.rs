@@ -17,7 +17,7 @@ use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Address, MemoryNet, Net};
 use crate::platform::systemd::{MemorySystemd, Systemd as _, UnitName};
 use crate::rpc::client::http::{HttpClient, Request};
-use crate::rpc::client::keys::{Keys, Read, leaves};
+use crate::rpc::client::keys::{Keys as _, Read, leaves};
 use crate::rpc::client::keys_memory::MemoryKeys;
 use crate::rpc::client::url::Url;
 use crate::rpc::server::listen;
@@ -282,7 +282,7 @@ async fn a_unit_follows_what_is_asked_of_it() {
     for wanted in [JobState::Loaded, JobState::Launched, JobState::Loaded] {
         assert_eq!(node.put("web.service", None, Some(wanted)).await, 204);
         settle(wanted).await;
-        let runs = if wanted == JobState::Launched { 1 } else { 0 };
+        let runs = usize::from(wanted == JobState::Launched);
         assert_eq!(node.running().len(), runs);
         assert_eq!(node.systemd.enabled(&UnitName::parse("web.service").unwrap()).len(), 1);
     }
@@ -297,7 +297,7 @@ async fn a_unit_follows_what_is_asked_of_it() {
     assert_eq!(node.ask("GET", "/fleet/v1/units/web.service", "").await.status, 404);
     assert_eq!(node.ask("DELETE", "/fleet/v1/units/web.service", "").await.status, 404);
     cluster.wait("it is gone", || node.running().is_empty()).await;
-    let gone = || !node.parts.answers().view().read(|seen| seen.units_with_states().len() > 0);
+    let gone = || node.parts.answers().view().read(|seen| seen.units_with_states().is_empty());
     cluster.wait("its state is gone", gone).await;
 }
 
@@ -482,9 +482,8 @@ async fn the_server_says_who_it_is_and_answers_503_without_a_store() {
     let url: Url = format!("http://{}", incoming.local()).parse().unwrap();
     listen::serve(incoming, router, &node.tasks);
     let client = HttpClient::new(net);
-    let ask = || async {
-        client.call(&url.origin, Request::get("/fleet/v1/machines")).await.unwrap()
-    };
+    let ask =
+        || async { client.call(&url.origin, Request::get("/fleet/v1/machines")).await.unwrap() };
     let answer = ask().await;
     assert_eq!(answer.status.as_u16(), 200);
     assert_eq!(answer.headers["server"], "fleetd/1.0.0");
