@@ -20,6 +20,7 @@ use crate::foundation::exit::{Exit, chain};
 use crate::foundation::tasks::Tasks;
 use crate::platform::host::{Host as _, Linux};
 use crate::platform::net::{Address, Incoming, Net, TokioNet};
+use crate::platform::systemd::dbus::Dial;
 use crate::platform::systemd::{DbusSystemd, Systemd};
 use crate::rpc::client::http::HttpClient;
 use crate::rpc::client::keys::Keys;
@@ -135,7 +136,7 @@ async fn serve(
     let machine_id =
         Linux::default().machine_id().map_err(|source| StartError::MachineId { source })?;
     let world = World {
-        keys: Box::new(move |config| keys(&net, config)),
+        keys: Box::new(move |config: &Config| keys(&net, config)),
         systemd: systemd(&config, &tasks),
         machine_id,
         address: address().map(|address| address.to_string()).unwrap_or_default(),
@@ -164,7 +165,7 @@ fn keys(net: &Arc<dyn Net>, config: &Config) -> Arc<dyn Keys> {
 
 fn systemd(config: &Config, tasks: &Tasks) -> Arc<dyn Systemd> {
     if config.systemd_user {
-        let dial = Box::new(|| Box::pin(zbus::Connection::session()) as _);
+        let dial: Dial = Box::new(|| Box::pin(zbus::Connection::session()));
         return Arc::new(DbusSystemd::dialing(tasks, dial));
     }
     Arc::new(DbusSystemd::system(tasks))
