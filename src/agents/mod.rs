@@ -4,5 +4,6 @@
 pub mod discovery;
 pub mod environment;
 pub mod etcd;
+pub mod fleet;
 pub mod provision;
 pub mod ssh_keys;

@@ -4,6 +4,10 @@
 ///
 /// Takes time in proportion to both lengths: only the last star is ever taken up again.
 pub fn matches(pattern: &str, name: &str) -> bool {
+    let literal = pattern.find(['*', '?', '[', '\\']).unwrap_or(pattern.len());
+    if !name.starts_with(&pattern[..literal]) {
+        return false;
+    }
     let Some(pattern) = parse(pattern) else { return false };
     let name: Vec<char> = name.chars().collect();
     let (mut at, mut next) = (0, 0);
