@@ -17,3 +17,26 @@ pub mod record;
 pub mod world;
 
 pub use world::{Outcome, Setup, run};
+
+use corebox::consensus::mistakes::{Mistake, Mistakes};
+
+/// Plants the mistake of that name; the error says which there are, or how to build them.
+pub fn planted(name: &str) -> Result<Mistakes, String> {
+    let known = Mistake::ALL.iter().find(|(known, _)| *known == name);
+    let Some((_, mistake)) = known else {
+        let names: Vec<_> = Mistake::ALL.iter().map(|(name, _)| *name).collect();
+        return Err(format!("no mistake `{name}`; there are {}", names.join(" ")));
+    };
+    plant(*mistake)
+}
+
+#[cfg(feature = "planted-mistakes")]
+#[expect(clippy::unnecessary_wraps, reason = "the same call as without the feature")]
+fn plant(mistake: Mistake) -> Result<Mistakes, String> {
+    Ok(Mistakes::planted(mistake))
+}
+
+#[cfg(not(feature = "planted-mistakes"))]
+fn plant(_mistake: Mistake) -> Result<Mistakes, String> {
+    Err("this build has no mistakes to plant; `cargo xtask sim --break NAME` makes one".to_owned())
+}

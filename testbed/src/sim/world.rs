@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -79,6 +80,16 @@ pub struct Outcome {
     pub violation: Option<String>,
     /// The trace, where it was kept.
     pub lines: Vec<String>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} steps, {} of {} calls answered, {} crashes lost {} unsynced operations, hash {:016x}",
+            self.steps, self.answered, self.calls, self.crashes, self.lost_writes, self.hash
+        )
+    }
 }
 
 /// What is wrong with the network: one thing at a time, because the simulator's calls overwrite

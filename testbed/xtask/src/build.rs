@@ -26,21 +26,24 @@ impl Build {
         root().join(TARGET).join(folder).join(name)
     }
 
-    /// Builds the product.
-    pub(crate) fn product(self) -> Result<(), Failure> {
+    /// Builds every program, with the features that the tests need too: cargo would build all
+    /// dependencies a second time for another choice of packages or features.
+    pub(crate) fn programs(self) -> Result<(), Failure> {
+        Step::cargo(&format!("build --profile {} --workspace --bins --test sim", self.profile()))
+            .run()
+    }
+
+    /// Cargo's name for it.
+    fn profile(self) -> &'static str {
         match self {
-            Self::Dev => Step::cargo("build --package corebox --bin corebox").run(),
-            Self::Lab => Step::cargo("build --profile lab --package corebox --bins").run(),
+            Self::Dev => "dev",
+            Self::Lab => "lab",
         }
     }
 
     /// Builds the lab and runs one of its verbs.
     pub(crate) fn testbed(self, verb: &[&str], rest: &[&str]) -> Result<(), Failure> {
-        let profile = match self {
-            Self::Dev => "dev",
-            Self::Lab => "lab",
-        };
-        Step::cargo(&format!("build --profile {profile} --package testbed --bin testbed")).run()?;
+        self.programs()?;
         self.run("testbed", verb, rest)
     }
 
@@ -74,8 +77,9 @@ pub(crate) fn image_folder() -> PathBuf {
 
 /// Builds the lab's image with the lab's build of the product.
 pub(crate) fn image() -> Result<(), Failure> {
-    Build::Lab.product()?;
-    Step::cargo("run --quiet --profile lab --package os-image -- build --flavour lab")
+    Build::Lab.programs()?;
+    Step::program(Build::Lab.program("os-image"))
+        .args(["build", "--flavour", "lab"])
         .args(["--corebox".into(), Build::Lab.program("corebox")])
         .args(["--init".into(), Build::Lab.program("corebox-init")])
         .args(["--out".into(), image_folder()])

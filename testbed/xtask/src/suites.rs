@@ -141,18 +141,18 @@ fn unit(cases: &[&str]) -> Result<(), Failure> {
 }
 
 fn dev(suite: &str, cases: &[&str]) -> Result<(), Failure> {
-    Build::Dev.product()?;
-    nextest(&format!("--package testbed --test {suite}"), cases, Build::Dev)
+    Build::Dev.programs()?;
+    nextest(&format!("--workspace --test {suite}"), cases, Build::Dev)
 }
 
 fn simulated(cases: &[&str]) -> Result<(), Failure> {
     // Thousands of simulated seconds: worth an optimized build, which the image needs anyway.
-    nextest("--cargo-profile lab --package testbed --test sim", cases, Build::Lab)
+    nextest("--cargo-profile lab --workspace --test sim", cases, Build::Lab)
 }
 
 fn with_image(suite: &str, cases: &[&str]) -> Result<(), Failure> {
     build::image()?;
-    nextest(&format!("--package testbed --test {suite}"), cases, Build::Lab)
+    nextest(&format!("--cargo-profile lab --workspace --test {suite}"), cases, Build::Lab)
 }
 
 fn nextest(what: &str, cases: &[&str], build: Build) -> Result<(), Failure> {
