@@ -13,7 +13,6 @@
 //!
 //! **Not here:** building the programs (`xtask` does), update payloads, signing.
 
-pub mod applets;
 pub mod cpio;
 pub mod esp;
 pub mod files;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::{applets, files};
+use crate::files;
 
 const UNITS: &str = "rootfs/usr/lib/systemd/system";
 
@@ -59,7 +59,10 @@ fn every_program_that_a_unit_calls_is_in_the_image() {
         });
         for program in programs {
             let known = match program.strip_prefix("/usr/bin/") {
-                Some(program) => applets::LINKS.contains(&program) || DEBIANS.contains(&program),
+                Some(program) => {
+                    corebox::cli::multicall::links().contains(&program)
+                        || DEBIANS.contains(&program)
+                }
                 None if program.starts_with("/usr/lib/systemd/") => true,
                 None => Path::new(env!("CARGO_MANIFEST_DIR"))
                     .join("rootfs")

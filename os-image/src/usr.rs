@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::applets;
 use crate::files::{self, FileError};
 use crate::initrd::lines;
 use crate::tools::{self, ToolError};
@@ -67,7 +66,7 @@ fn add_program(corebox: &Path, folder: &Path) -> Result<(), UsrError> {
     files::place(corebox, &place, 0o755)?;
     let path = place.display().to_string();
     tools::run("objcopy", ["--strip-debug", &path])?;
-    for name in applets::LINKS {
+    for name in corebox::cli::multicall::links() {
         files::link(&folder.join(name), "corebox")?;
     }
     Ok(())
