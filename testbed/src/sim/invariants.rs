@@ -60,7 +60,10 @@ impl Invariants {
             }
         }
         let committed = metrics.local_committed;
-        self.check_log(number, &log.view().entries, log.view().version)?;
+        {
+            let view = log.view();
+            self.check_log(number, &view.entries, view.version)?;
+        }
         self.check_committed(number, committed)?;
         let applied = self.check_store(number, member)?;
         let mut status = String::new();
