@@ -235,8 +235,10 @@ impl LogStore {
     ) -> Result<Self, WalError> {
         let keep_torn_tail = options.mistakes.makes(Mistake::KeepTornTail);
         let wal_options = wal::Options { sizes: options.sizes, keep_torn_tail };
-        let (wal, bodies) = Wal::open(disk.clone(), folder, wal_options, index_of)?;
+        let (mut wal, bodies) = Wal::open(disk.clone(), folder, wal_options, index_of)?;
         let mut view = View::default();
+        // What a restart would have to read again counts towards the next checkpoint.
+        let bytes = bodies.iter().map(|body| body.len() as u64).sum::<u64>();
         for body in bodies {
             let record = postcard::from_bytes(&body).map_err(|source| WalError::Disk {
                 what: "understand a record of",
@@ -247,6 +249,11 @@ impl LogStore {
         }
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let state = view.state.clone();
+        // Recovery may go on in a new segment whose first record a crash took: without the state
+        // there, the vote would go with the older segments.
+        let first = wal::Record { body: encode(&Record::State(state.clone())), last_index: None };
+        wal.write(std::slice::from_ref(&first), &first.body)?;
+        wal.sync()?;
         let writer = Writer { wal, disk, state, mistakes: options.mistakes, jobs: queue };
         match options.writer {
             WriterKind::Thread => {
@@ -260,7 +267,7 @@ impl LogStore {
             WriterKind::Task => tasks.spawn("log-writer", |_stop| writer.task()),
         }
         let view = Arc::new(Mutex::new(view));
-        Ok(Self { view, jobs, mistakes: options.mistakes, bytes: Arc::default() })
+        Ok(Self { view, jobs, mistakes: options.mistakes, bytes: Arc::new(bytes.into()) })
     }
 
     /// Returns the image in memory, locked.
@@ -268,7 +275,8 @@ impl LogStore {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how many bytes of records were written since this was last asked with `reset`.
+    /// Returns how many bytes of records a restart would read: those recovered, and those written
+    /// since, as of the last [`LogStore::reset_bytes_written`].
     pub fn bytes_written(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -372,5 +380,62 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         self.submit(vec![Record::Purge(upto)], Waiting::Nobody).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::foundation::random::Random;
+    use crate::platform::disk::MemoryDisk;
+
+    const SIZES: Sizes = Sizes { first_bytes: 512, segment_bytes: 512 };
+
+    fn open(disk: &MemoryDisk) -> (LogStore, Tasks) {
+        let tasks = Tasks::default();
+        let options =
+            LogOptions { writer: WriterKind::Task, sizes: SIZES, mistakes: Mistakes::default() };
+        let store = LogStore::open(Arc::new(disk.clone()), Path::new("/wal"), options, &tasks);
+        (store.unwrap(), tasks)
+    }
+
+    /// Writes records and waits until they are safe, or not.
+    async fn write(store: &LogStore, record: Record) -> io::Result<()> {
+        let (done, wait) = oneshot::channel();
+        store.submit(vec![record], Waiting::Caller(done)).await?;
+        wait.await.map_err(io::Error::other)?
+    }
+
+    fn id(index: u64) -> LogId {
+        LogId::new(openraft::type_config::alias::CommittedLeaderIdOf::<TypeConfig>::new(1), index)
+    }
+
+    fn entry(index: u64) -> Record {
+        Record::Entry(Entry::new_blank(id(index)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vote_outlives_its_segment_wherever_the_disk_stopped() {
+        for room in 0..1_500 {
+            let disk = MemoryDisk::new(Random::seeded(room), 0);
+            let (store, _tasks) = open(&disk);
+            let vote = Vote::new(7, 1);
+            write(&store, Record::Vote(vote)).await.unwrap();
+            disk.set_room(room);
+            let mut index = 1;
+            while index < 60 && write(&store, entry(index)).await.is_ok() {
+                index += 1;
+            }
+            disk.set_room(u64::MAX);
+            drop(store);
+            let (store, _tasks) = open(&disk);
+            for index in index..index + 60 {
+                write(&store, entry(index)).await.unwrap();
+            }
+            write(&store, Record::Purge(id(index + 58))).await.unwrap();
+            drop(store);
+            let (mut store, _tasks) = open(&disk);
+            assert_eq!(store.read_vote().await.unwrap(), Some(vote), "with room for {room} bytes");
+        }
     }
 }
