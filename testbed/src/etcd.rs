@@ -135,11 +135,12 @@ impl Member {
     #[must_use]
     pub fn program(&self) -> Program {
         let (client, peer) = (format!("http://{}", self.client), format!("http://{}", self.peer));
-        let mut words = self.within.clone();
-        words.extend([crate::binary().display().to_string(), "etcd".to_owned()]);
-        let (first, rest) = words.split_first().expect("it has two words at least");
-        Program::new(first)
-            .args(rest)
+        let program = match self.within.split_first() {
+            None => Program::new(crate::binary()),
+            Some((first, rest)) => Program::new(first).args(rest).arg(crate::binary()),
+        };
+        program
+            .arg("etcd")
             .args(["--name", &self.name, "--data-dir"])
             .arg(&self.data)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
