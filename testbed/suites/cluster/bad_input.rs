@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use testbed::etcd::{Member, Site};
+use testbed::etcd::{Member, START, Site};
 use testbed::process::{Lifetime, Program, Running};
 
 const SHORTLY: Duration = Duration::from_secs(10);
@@ -122,6 +122,42 @@ fn a_log_that_is_damaged_where_it_was_safe_is_not_used() {
     fs::write(&path, &bytes).unwrap();
     refuses(&member, &[&path.to_string_lossy(), "is damaged at byte 24", "restore a copy"]);
     assert_eq!(fs::read(&path).unwrap(), bytes, "it is left as it is");
+}
+
+/// The checkpoints that a member has made.
+fn checkpoints(member: &Member) -> Vec<PathBuf> {
+    let Ok(files) = fs::read_dir(member.data.join("member/checkpoint")) else { return Vec::new() };
+    let paths = files.map(|file| file.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|ending| ending == "ckpt")).collect()
+}
+
+#[test]
+fn a_checkpoint_is_made_and_read_again_and_a_damaged_one_is_not_used() {
+    let site = super::site("checkpoint");
+    let mut member = super::alone(&site);
+    // One is made at 64 MiB of log.
+    let padding = "x".repeat(1_000_000);
+    let value = |number: usize| format!("{number}{padding}");
+    for number in 0..70 {
+        member.set(&format!("/w/{}", number % 4), &value(number)).unwrap();
+    }
+    let made = testbed::wait::until("a checkpoint", START, || {
+        checkpoints(&member).pop().ok_or("there is none")
+    });
+    member.kill();
+    member.start_healthy().unwrap();
+    for number in 66..70 {
+        let key = format!("/w/{}", number % 4);
+        assert!(member.value(&key).unwrap() == value(number), "{key} is not what was written");
+    }
+    member.kill();
+    let path = checkpoints(&member).pop().unwrap();
+    assert_eq!(made.unwrap(), path, "it was not made anew");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    refuses(&member, &[&path.to_string_lossy(), "is damaged", "restore a copy"]);
 }
 
 /// A mount namespace with a small disk at `dir`; it goes with what is returned.

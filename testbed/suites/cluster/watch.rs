@@ -45,6 +45,33 @@ fn a_stream_goes_on_and_tells_of_a_key_that_expires() {
 }
 
 #[test]
+fn a_stream_through_one_member_tells_of_a_write_through_another() {
+    let site = super::site("through");
+    let members = super::started(&site, &["a", "b", "c"]);
+    for reader in &members {
+        let key = format!("/to/{}", reader.name);
+        let path = format!("/v2/keys{key}?wait=true&stream=true");
+        let mut lines = http::follow_local(reader.client, &path, ANSWER).unwrap();
+        for writer in &members {
+            writer.set(&key, &writer.name).unwrap();
+            let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+            assert_eq!(event["node"]["value"], writer.name.as_str(), "through {}", reader.name);
+        }
+    }
+}
+
+#[test]
+fn a_member_that_stops_ends_the_answers_of_those_who_wait() {
+    let site = super::site("ends");
+    let mut member = super::alone(&site);
+    let path = "/v2/keys/never?wait=true&stream=true";
+    let mut lines = http::follow_local(member.client, path, ANSWER).unwrap();
+    member.terminate().unwrap();
+    assert!(lines.next().is_none(), "nothing was written");
+    assert_eq!(member.ended(ANSWER / 2).unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_wait_from_before_the_last_thousand_events_is_refused() {
     let site = super::site("thousand");
     let member = super::alone(&site);
