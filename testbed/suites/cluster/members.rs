@@ -14,19 +14,21 @@ use testbed::wait;
 const SOON: Duration = Duration::from_secs(5);
 const NAMES: &[&str] = &["a", "b", "c"];
 
-/// The position of the one that leads, once all that run agree.
+/// The position of the one that leads, once all that run agree. It has no name until it has told it.
 fn leader(members: &[Member], away: Option<usize>) -> usize {
-    let name = wait::until("the members to agree on a leader", START, || {
+    let at = |name: &str| members.iter().position(|member| member.name == name);
+    wait::until("the members to agree on a leader", START, || {
         let running = members.iter().enumerate().filter(|(at, _)| Some(*at) != away);
         let said = running.map(|(_, member)| member.leader()).collect::<Result<Vec<_>, _>>();
         match said {
-            Ok(said) if said.iter().all(|name| *name == said[0]) => Ok(said[0].clone()),
+            Ok(said) if said.iter().all(|name| *name == said[0]) => {
+                at(&said[0]).ok_or_else(|| "the leader has no name yet".to_owned())
+            }
             Ok(said) => Err(said.join(" ")),
             Err(error) => Err(error.to_string()),
         }
-    });
-    let name = name.unwrap();
-    members.iter().position(|member| member.name == name).unwrap()
+    })
+    .unwrap()
 }
 
 /// Writes `/w/FROM` to `/w/TO`, all acknowledged.
