@@ -58,7 +58,7 @@ impl StateMachine {
     /// Reads the newest checkpoint in `folder`, or begins empty.
     pub fn open(disk: Arc<dyn Disk>, folder: &Path, inline: bool) -> Result<Self, CheckpointError> {
         let image = match checkpoint::newest(&*disk, folder)? {
-            Some(bytes) => decode(&bytes, folder)?,
+            Some((path, bytes)) => decode(&bytes, &path)?,
             None => Image::default(),
         };
         let progress = Arc::new(watch::Sender::new(progress(&image)));
@@ -195,10 +195,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let failed = |error: CheckpointError| io::Error::other(chain(&error));
-        let Some(bytes) = checkpoint::newest(&*self.disk, &self.folder).map_err(failed)? else {
-            return Ok(None);
-        };
-        let image = decode(&bytes, &self.folder).map_err(failed)?;
+        let newest = checkpoint::newest(&*self.disk, &self.folder).map_err(failed)?;
+        let Some((path, bytes)) = newest else { return Ok(None) };
+        let image = decode(&bytes, &path).map_err(failed)?;
         Ok(Some(snapshot(&image.position, bytes)))
     }
 }

@@ -134,12 +134,19 @@ pub fn commit(disk: &dyn Disk, folder: &Path, index: u64) -> Result<(), Checkpoi
     work().map_err(failed)
 }
 
-/// Reads the newest checkpoint, if there is one.
-pub fn newest(disk: &dyn Disk, folder: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
-    let failed = |source| CheckpointError::Disk { what: "read", path: folder.to_owned(), source };
-    disk.create_folder(folder).map_err(failed)?;
-    let Some(path) = saved(disk, folder).map_err(failed)?.pop() else { return Ok(None) };
-    disk::read(disk, &path).map(Some).map_err(failed)
+/// Reads the newest checkpoint, if there is one, and tells which file it is.
+pub fn newest(
+    disk: &dyn Disk,
+    folder: &Path,
+) -> Result<Option<(PathBuf, Vec<u8>)>, CheckpointError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CheckpointError::Disk { what: "read", path, source }
+    };
+    disk.create_folder(folder).map_err(failed(folder))?;
+    let Some(path) = saved(disk, folder).map_err(failed(folder))?.pop() else { return Ok(None) };
+    let bytes = disk::read(disk, &path).map_err(failed(&path))?;
+    Ok(Some((path, bytes)))
 }
 
 /// Returns the checkpoints in the folder, oldest first.
@@ -171,9 +178,11 @@ mod tests {
                 commit(&disk, folder, 2).unwrap();
             }
             disk.crash();
-            let bytes = newest(&disk, folder).unwrap().expect("there is always one");
-            let found = Checkpoint::decode(&bytes, folder).unwrap();
-            assert_eq!(found, checkpoint(if committed { 2 } else { 1 }), "seed {seed}");
+            let (path, bytes) = newest(&disk, folder).unwrap().expect("there is always one");
+            let found = Checkpoint::decode(&bytes, &path).unwrap();
+            let index = if committed { 2 } else { 1 };
+            assert_eq!(found, checkpoint(index), "seed {seed}");
+            assert_eq!(path, folder.join(format!("{index:016x}.ckpt")), "seed {seed}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Just enough of an HTTP client to ask a node: one request, one connection, a deadline.
 
-use std::io::{self, Read, Write};
-use std::net::SocketAddrV4;
+use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::net::{SocketAddrV4, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -77,6 +77,45 @@ pub fn get(
     ask(net, server, &Request { method: "GET", path, body: None }, limit)
 }
 
+/// Asks a server on an address of this host.
+pub fn ask_local(
+    server: SocketAddrV4,
+    request: &Request<'_>,
+    limit: Duration,
+) -> Result<Answer, LabError> {
+    let whom = format!("http://{server}{} ({})", request.path, request.method);
+    let failed = |source| LabError::Ask { whom: whom.clone(), source };
+    let stream = dial(server, limit).map_err(failed)?;
+    converse(stream, request, whom)
+}
+
+/// Opens an answer on this host that does not end, and returns its lines behind the head.
+pub fn follow_local(
+    server: SocketAddrV4,
+    path: &str,
+    limit: Duration,
+) -> Result<impl Iterator<Item = io::Result<String>>, LabError> {
+    let whom = format!("http://{server}{path} (GET)");
+    let failed = |source| LabError::Ask { whom: whom.clone(), source };
+    let mut stream = dial(server, limit).map_err(failed)?;
+    let request = Request { method: "GET", path, body: None };
+    stream.write_all(request.text().as_bytes()).map_err(failed)?;
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(line) = lines.next().transpose().map_err(failed)? {
+        if line.is_empty() {
+            return Ok(lines);
+        }
+    }
+    Err(failed(io::ErrorKind::UnexpectedEof.into()))
+}
+
+fn dial(server: SocketAddrV4, limit: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&server.into(), limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    Ok(stream)
+}
+
 /// Asks a server on a unix socket.
 pub fn ask_socket(
     socket: &Path,
@@ -102,20 +141,26 @@ pub struct Request<'a> {
     pub body: Option<(&'a str, &'a str)>,
 }
 
+impl Request<'_> {
+    /// What goes over the wire. HTTP 1.0: the server neither keeps the connection nor answers in
+    /// chunks.
+    fn text(&self) -> String {
+        let Self { method, path, body } = self;
+        let content = body.map_or(String::new(), |(kind, body)| {
+            format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len())
+        });
+        let body = body.map_or("", |(_, body)| body);
+        format!("{method} {path} HTTP/1.0\r\nHost: lab\r\n{content}\r\n{body}")
+    }
+}
+
 fn converse(
     mut stream: impl Read + Write,
     request: &Request<'_>,
     whom: String,
 ) -> Result<Answer, LabError> {
     let failed = |source| LabError::Ask { whom: whom.clone(), source };
-    // HTTP 1.0: the server neither keeps the connection nor answers in chunks.
-    let Request { method, path, body } = request;
-    let content = body.map_or(String::new(), |(kind, body)| {
-        format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len())
-    });
-    let body = body.map_or("", |(_, body)| body);
-    let text = format!("{method} {path} HTTP/1.0\r\nHost: lab\r\n{content}\r\n{body}");
-    stream.write_all(text.as_bytes()).map_err(failed)?;
+    stream.write_all(request.text().as_bytes()).map_err(failed)?;
     let mut bytes = Vec::new();
     stream.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
     let text = String::from_utf8_lossy(&bytes);

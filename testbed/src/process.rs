@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
+use rustix::process::{Pid, Signal};
 
 use crate::error::LabError;
 use crate::wait;
@@ -207,6 +208,12 @@ impl Running {
     /// Ends it at once, as a power cut would.
     pub fn kill(&mut self) {
         end(&mut self.child);
+    }
+
+    /// Asks it to end, as a service manager would.
+    pub fn terminate(&self) -> io::Result<()> {
+        let id = Pid::from_child(&self.child);
+        Ok(rustix::process::kill_process(id, Signal::TERM)?)
     }
 
     /// Waits until it has ended by itself.

@@ -249,13 +249,14 @@ impl Service {
         }
         match rest.trim_end_matches('/') {
             "" => {
-                json_answer(StatusCode::OK, &json!({ "members": self.member_list() }).to_string())
+                let list = MemberList { members: self.member_list() };
+                json_answer(StatusCode::OK, &format!("{}\n", to_json(&list)))
             }
             "/leader" => {
                 let leader = self.member.status().leader.map(|id| format!("{id:x}"));
                 let known = self.member_list();
                 match known.into_iter().find(|member| Some(&member.id) == leader.as_ref()) {
-                    Some(member) => json_answer(StatusCode::OK, &to_json(&member)),
+                    Some(member) => json_answer(StatusCode::OK, &format!("{}\n", to_json(&member))),
                     None => message(StatusCode::SERVICE_UNAVAILABLE, "During election"),
                 }
             }
@@ -291,6 +292,12 @@ impl Service {
 
 /// How long a quorum may take to show that it is there.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The members as the API shows them.
+#[derive(serde::Serialize)]
+struct MemberList {
+    members: Vec<MemberView>,
+}
 
 /// A member as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
