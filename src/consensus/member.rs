@@ -169,6 +169,11 @@ struct Inner {
     tasks: Mutex<Option<Tasks>>,
 }
 
+/// Returns what our storage said, without what the library puts before it.
+fn own_words(said: &str) -> String {
+    said.rsplit_once("io::error::Error: ").map_or(said, |(_, own)| own).to_owned()
+}
+
 /// Makes the wrap that gives every task of a member its own seed for the library's random numbers.
 fn seeded(random: Arc<Random>) -> Wrap {
     Arc::new(move |work| Box::pin(Runtime::scope(random.next_u64(), work)))
@@ -278,7 +283,7 @@ impl Member {
             leads: metrics.state == ServerState::Leader,
             term: metrics.current_term,
             applied: self.inner.store.image().position.applied.map_or(0, |id| id.index),
-            failed: metrics.running_state.as_ref().err().map(ToString::to_string),
+            failed: metrics.running_state.as_ref().err().map(|error| own_words(&error.to_string())),
         }
     }
 

@@ -19,15 +19,20 @@ pub enum Reader {
 
 /// Starts to log at `level` and above; a second call changes nothing.
 pub fn start(level: &str, reader: Reader) {
-    // The consensus library calls its every step an event; ours say what matters of them.
-    let quiet = format!("{level},openraft=warn");
-    let filter = EnvFilter::try_new(quiet).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(directives(level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // The only failure is that somebody was first.
     drop(match reader {
         Reader::Journal => builder.event_format(Prefixed).try_init(),
         Reader::Person => builder.with_target(false).compact().try_init(),
     });
+}
+
+/// The consensus library calls its every step an event, and says five times why it ends; our own
+/// events say what matters of them.
+fn directives(level: &str) -> String {
+    let library = if level == "debug" { "warn" } else { "off" };
+    format!("{level},openraft={library}")
 }
 
 /// `<6>message field=value`, so that `journalctl -p` works.
@@ -64,6 +69,13 @@ fn priority(level: Level) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_library_is_heard_where_somebody_looks_for_a_mistake() {
+        assert_eq!(directives("info"), "info,openraft=off");
+        assert_eq!(directives("debug"), "debug,openraft=warn");
+        assert!(EnvFilter::try_new(directives("info")).is_ok());
+    }
 
     #[test]
     fn what_a_human_must_look_at_is_an_error_to_syslog_too() {
