@@ -78,6 +78,9 @@ impl Before {
     }
 }
 
+/// An answer that cannot be right at this place in the order.
+struct DoesNotFit;
+
 impl Operation {
     fn key(&self) -> &str {
         match &self.ask {
@@ -85,8 +88,8 @@ impl Operation {
         }
     }
 
-    /// The value after this operation, if it fits the value before it.
-    fn step(&self, before: Option<u64>) -> Option<Option<u64>> {
+    /// The value after this operation, if its answer fits the value before it.
+    fn step(&self, before: Option<u64>) -> Result<Option<u64>, DoesNotFit> {
         let (after, done) = match &self.ask {
             Ask::Read { .. } => (before, true),
             Ask::Put { value, .. } => (Some(*value), true),
@@ -100,16 +103,18 @@ impl Operation {
             Answer::Differs(told) => !done && told.fits(before),
             Answer::Refused => false,
         };
-        fits.then_some(after)
+        if fits { Ok(after) } else { Err(DoesNotFit) }
     }
 
     /// The value this operation was told, or expects: what the one before it must have left.
     fn sees(&self) -> Option<u64> {
         match (&self.answer, &self.ask) {
-            (Answer::Value(value), _)
-            | (Answer::Wrote(Before::Known(value)) | Answer::Differs(Before::Known(value)), _) => {
-                *value
-            }
+            (
+                Answer::Value(value)
+                | Answer::Wrote(Before::Known(value))
+                | Answer::Differs(Before::Known(value)),
+                _,
+            ) => *value,
             (_, Ask::Swap { expected, .. }) => *expected,
             _ => None,
         }
@@ -158,9 +163,8 @@ pub fn linearizable(history: &[Operation]) -> Result<(), String> {
 }
 
 fn search(operations: &[&Operation]) -> bool {
-    let end = |operation: &Operation| match operation.answer {
-        Answer::Unknown => u64::MAX,
-        _ => operation.end.unwrap_or(u64::MAX),
+    let end = |operation: &Operation| {
+        operation.end.filter(|_| operation.answer != Answer::Unknown).unwrap_or(u64::MAX)
     };
     let mut tried = BTreeSet::new();
     let mut todo = vec![(vec![0_u64; operations.len().div_ceil(64)], None)];
@@ -172,7 +176,7 @@ fn search(operations: &[&Operation]) -> bool {
         };
         let possible = (0..operations.len()).filter(open);
         for at in possible.filter(|at| operations[*at].start < first_end) {
-            let Some(after) = operations[at].step(value) else { continue };
+            let Ok(after) = operations[at].step(value) else { continue };
             let mut next = done.clone();
             next[at / 64] |= 1 << (at % 64);
             if tried.insert((next.clone(), after)) {

@@ -44,6 +44,10 @@ pub struct Client {
 
 impl Client {
     /// Makes a client; `urls` are where the members serve.
+    ///
+    /// # Panics
+    ///
+    /// Where a URL is none.
     pub fn new(
         number: u64,
         urls: &BTreeMap<u64, String>,
@@ -176,13 +180,11 @@ impl Client {
         let at = self.record.begin(self.number, member, &ask);
         let answer = self.ask(member, &ask).await;
         match (&ask, &answer) {
-            (Ask::Read { key }, Answer::Value(value)) => {
-                self.known.insert(key.clone(), *value);
-            }
             (Ask::Put { key, value } | Ask::Swap { key, value, .. }, Answer::Wrote(_)) => {
                 self.known.insert(key.clone(), Some(*value));
             }
-            (Ask::Swap { key, .. }, Answer::Differs(Before::Known(value))) => {
+            (Ask::Read { key }, Answer::Value(value))
+            | (Ask::Swap { key, .. }, Answer::Differs(Before::Known(value))) => {
                 self.known.insert(key.clone(), *value);
             }
             _ => {}
