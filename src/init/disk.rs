@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use rustix::mount::{MountFlags, mount};
 
+use crate::Refusal;
 use crate::gpt::{self, Partition};
+use crate::read;
+use crate::rest;
 use crate::roothash::{RootHash, Uuid};
-use crate::{Refusal, read, rest};
 
 const BLOCK_DEVICES: &str = "/sys/class/block";
 const EFI_VARIABLES: &str = "/sys/firmware/efi/efivars";

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use rustix::system::finit_module;
 
-use crate::{Refusal, read};
+use crate::Refusal;
+use crate::read;
 
 const FOLDER: &str = "/modules";
 const ORDER: &str = "/modules/order";

@@ -228,10 +228,10 @@ impl Agent {
             return;
         }
         match load(&self.ground, unit).await {
-            Ok(()) => {
+            Ok(loaded) => {
                 tracing::info!(unit = %name, hash = %unit.hash.short(), "unit loaded");
                 self.here.insert(name, Here { hash: unit.hash, launched: false });
-                self.reload_due = true;
+                self.reload_due |= loaded == Loaded::Stale;
             }
             Err(error) => {
                 tracing::error!(unit = %name, why = %chain(&error), "unit not loaded");
@@ -377,16 +377,31 @@ fn failed(what: &'static str, unit: &str) -> impl FnOnce(SystemdError) -> UnitEr
     move |source| UnitError::Systemd { what, unit: unit.to_owned(), source }
 }
 
-async fn load(ground: &Ground, unit: &Unit) -> Result<(), UnitError> {
+/// Whether systemd sees a unit file that was just linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loaded {
+    /// It reads it at the first start.
+    Fresh,
+    /// It has another one in memory, or its `[Install]` changes others, until it reloads.
+    Stale,
+}
+
+/// Writes a unit file and links it. A reload costs systemd seconds where there are many units or
+/// the machine is slow, and a failover waits for it, so it is left out where it changes nothing.
+async fn load(ground: &Ground, unit: &Unit) -> Result<Loaded, UnitError> {
     let name = unit.name.to_string();
     let known = of_systemd(&unit.name).map_err(failed("load", &name))?;
+    let states = ground.systemd.states(std::slice::from_ref(&known)).await;
+    let states = states.map_err(failed("look for", &name))?;
+    let in_memory = states.get(&known).is_some_and(|state| state.load != "not-found");
     ground
         .folder
         .write(&unit.name, &unit.file)
         .map_err(|source| UnitError::Write { unit: name.clone(), source })?;
     let file = ground.folder.file(&unit.name);
     ground.systemd.link(&file).await.map_err(failed("link", &name))?;
-    if unit.file.has_section("Install") {
+    let installs = unit.file.has_section("Install");
+    if installs {
         let enabled = ground.systemd.enable(&[known], Lasting::Runtime).await;
         if let Err(source) = enabled {
             ground
@@ -396,7 +411,7 @@ async fn load(ground: &Ground, unit: &Unit) -> Result<(), UnitError> {
             return Err(failed("enable", &name)(source));
         }
     }
-    Ok(())
+    Ok(if in_memory || installs { Loaded::Stale } else { Loaded::Fresh })
 }
 
 async fn job(ground: &Ground, verb: Verb, what: &'static str, unit: &str) -> Result<(), UnitError> {
