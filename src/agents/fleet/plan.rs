@@ -3,7 +3,8 @@
 //! Pure. Removals first, so that a port freed can be taken; everything else in the order unload,
 //! load, reload, stop, start.
 //!
-//! **Not here:** retries. A step that fails is planned again by the next round.
+//! **Not here:** retries: a step that fails is planned again by the next round. Whether a reload
+//! changes anything: `agent` leaves it out where it does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

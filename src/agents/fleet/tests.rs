@@ -302,6 +302,20 @@ async fn a_unit_follows_what_is_asked_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reload_is_left_out_where_it_changes_nothing() {
+    let cluster = Cluster::new();
+    let nodes = nodes(&cluster, 1).await;
+    let node = &nodes[0];
+    node.start("plain.service", "[Service]\nExecStart=/plain\n").await;
+    cluster.wait("it runs", || node.running().len() == 1).await;
+    assert_eq!(node.calls("daemon-reload"), [""; 0]);
+    let wanted = "[Service]\nExecStart=/wanted\n[Install]\nWantedBy=x.target\n";
+    node.start("wanted.service", wanted).await;
+    cluster.wait("both run", || node.running().len() == 2).await;
+    assert_ne!(node.calls("daemon-reload"), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_unit_that_fails_or_never_ends_its_start_holds_up_no_other() {
     let cluster = Cluster::new();
     let nodes = nodes(&cluster, 1).await;
