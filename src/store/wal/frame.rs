@@ -5,7 +5,7 @@
 //!  head    length u32 │ crc u32 │ synced u64 │ body, padded to 8 bytes
 //! ```
 //! Numbers are little-endian; the checksum is CRC-32C over the segment's number, the record's
-//! offset, its length, `synced` and the body. A length of [`END`] closes the segment. Pure.
+//! offset, its length, `synced` and the body. A length of `u32::MAX` closes the segment. Pure.
 
 /// Bytes in front of each body.
 pub const HEAD_BYTES: usize = 16;
