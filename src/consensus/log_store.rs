@@ -214,6 +214,8 @@ pub struct LogOptions {
     pub sizes: Sizes,
     /// The mistake to make, if any.
     pub mistakes: Mistakes,
+    /// The index up to which a checkpoint has the entries.
+    pub covered: u64,
 }
 
 /// The log store; clones share the same log.
@@ -237,8 +239,9 @@ impl LogStore {
         let wal_options = wal::Options { sizes: options.sizes, keep_torn_tail };
         let (mut wal, bodies) = Wal::open(disk.clone(), folder, wal_options, index_of)?;
         let mut view = View::default();
-        // What a restart would have to read again counts towards the next checkpoint.
-        let bytes = bodies.iter().map(|body| body.len() as u64).sum::<u64>();
+        // What the newest checkpoint does not cover counts towards the next one.
+        let uncovered = bodies.iter().filter(|body| index_of(body) > Some(options.covered));
+        let bytes = uncovered.map(|body| body.len() as u64).sum::<u64>();
         for body in bodies {
             let record = postcard::from_bytes(&body).map_err(|source| WalError::Disk {
                 what: "understand a record of",
@@ -275,8 +278,8 @@ impl LogStore {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how many bytes of records a restart would read: those recovered, and those written
-    /// since, as of the last [`LogStore::reset_bytes_written`].
+    /// Returns how many bytes of records no checkpoint covers: those recovered and those written,
+    /// since the last [`LogStore::reset_bytes_written`].
     pub fn bytes_written(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -393,8 +396,12 @@ mod tests {
 
     fn open(disk: &MemoryDisk) -> (LogStore, Tasks) {
         let tasks = Tasks::default();
-        let options =
-            LogOptions { writer: WriterKind::Task, sizes: SIZES, mistakes: Mistakes::default() };
+        let options = LogOptions {
+            writer: WriterKind::Task,
+            sizes: SIZES,
+            mistakes: Mistakes::default(),
+            covered: 0,
+        };
         let store = LogStore::open(Arc::new(disk.clone()), Path::new("/wal"), options, &tasks);
         (store.unwrap(), tasks)
     }

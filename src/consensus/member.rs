@@ -191,8 +191,12 @@ impl Member {
         let inline = options.writer == WriterKind::Task;
         let checkpoints = options.folder.join("checkpoint");
         let store = StateMachine::open(seams.disk.clone(), &checkpoints, inline)?;
-        let log_options =
-            LogOptions { writer: options.writer, sizes: options.sizes, mistakes: options.mistakes };
+        let log_options = LogOptions {
+            writer: options.writer,
+            sizes: options.sizes,
+            mistakes: options.mistakes,
+            covered: store.image().position.applied.map_or(0, |id| id.index),
+        };
         let log = LogStore::open(seams.disk, &options.folder.join("wal"), log_options, &tasks)?;
         let caller = Arc::new(Caller {
             me: options.id,
