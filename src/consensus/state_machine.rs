@@ -50,6 +50,9 @@ pub struct StateMachine {
     progress: Arc<watch::Sender<Progress>>,
     disk: Arc<dyn Disk>,
     folder: PathBuf,
+    /// Held while a checkpoint is written: one that is made and one that is installed would write
+    /// the same temporary file.
+    saving: Arc<tokio::sync::Mutex<()>>,
     /// Work that blocks runs inline where the disk is simulated: its clock would stand still.
     inline: bool,
 }
@@ -63,7 +66,14 @@ impl StateMachine {
         };
         let progress = Arc::new(watch::Sender::new(progress(&image)));
         let image = Arc::new(RwLock::new(image));
-        Ok(Self { image, progress, disk, folder: folder.to_owned(), inline })
+        Ok(Self {
+            image,
+            progress,
+            disk,
+            folder: folder.to_owned(),
+            saving: Arc::default(),
+            inline,
+        })
     }
 
     /// Returns the machine and its position, locked against changes: not across an await.
@@ -82,6 +92,7 @@ impl StateMachine {
 
     /// Writes a checkpoint's bytes and makes them safe.
     async fn save(&self, bytes: Arc<Vec<u8>>, index: u64) -> io::Result<()> {
+        let _saving = self.saving.lock().await;
         let prepare = {
             let (disk, folder) = (self.disk.clone(), self.folder.clone());
             move || checkpoint::prepare(&*disk, &folder, &bytes).map(drop)
@@ -199,5 +210,26 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let Some((path, bytes)) = newest else { return Ok(None) };
         let image = decode(&bytes, &path).map_err(failed)?;
         Ok(Some(snapshot(&image.position, bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::foundation::random::Random;
+    use crate::platform::disk::MemoryDisk;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_checkpoint_that_is_made_while_another_is_installed_leaves_both_whole() {
+        let folder = Path::new("/checkpoint");
+        for seed in 0..20 {
+            let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(Random::seeded(seed), 20));
+            let store = StateMachine::open(disk.clone(), folder, true).unwrap();
+            let other = Arc::new(encode(&Image::default()));
+            let mut builder = store.clone();
+            let (made, installed) = tokio::join!(builder.build_snapshot(), store.save(other, 5));
+            assert!(made.is_ok() && installed.is_ok(), "seed {seed}");
+            assert!(StateMachine::open(disk, folder, true).is_ok(), "seed {seed}");
+        }
     }
 }
