@@ -240,14 +240,18 @@ impl LogStore {
         let (mut wal, bodies) = Wal::open(disk.clone(), folder, wal_options, index_of)?;
         let mut view = View::default();
         // What the newest checkpoint does not cover counts towards the next one.
-        let uncovered = bodies.iter().filter(|body| index_of(body) > Some(options.covered));
-        let bytes = uncovered.map(|body| body.len() as u64).sum::<u64>();
+        let mut bytes = 0;
         for body in bodies {
             let record = postcard::from_bytes(&body).map_err(|source| WalError::Disk {
                 what: "understand a record of",
                 path: folder.to_owned(),
                 source: io::Error::other(source),
             })?;
+            if let Record::Entry(entry) = &record
+                && entry.index() > options.covered
+            {
+                bytes += body.len() as u64;
+            }
             view.apply(record);
         }
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
