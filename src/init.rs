@@ -13,6 +13,8 @@
 mod disk;
 #[path = "init/gpt.rs"]
 mod gpt;
+#[path = "init/machine_id.rs"]
+mod machine_id;
 #[path = "init/modules.rs"]
 mod modules;
 #[path = "init/roothash.rs"]
@@ -27,7 +29,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::system::{RebootCommand, reboot};
@@ -84,6 +86,9 @@ fn boot() -> Result<Infallible, Refusal> {
     let usr = verity::open(&slot.usr, &slot.verity, &hash)?;
     say(&format!("/usr is {}, / is {}", slot.usr.display(), slot.root.display()));
     sysroot::assemble(&slot.root, &usr)?;
+    if let Err(why) = machine_id::ensure(Path::new(sysroot::ETC)) {
+        say(&format!("no machine id could be written, systemd makes one for this boot: {why}"));
+    }
     sysroot::switch()
 }
 

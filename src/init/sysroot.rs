@@ -45,8 +45,11 @@ const FOLDERS: &[(&str, u32)] = &[
 const LINKS: &[(&str, &str)] =
     &[("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")];
 
+/// `/etc` of the new root, once it is assembled.
+pub(crate) const ETC: &str = "etc";
+
 /// The overlay of `/etc`: what `/usr` ships below, what was changed on this machine above.
-const ETC: &str = "lowerdir=usr/share/corebox/etc,upperdir=etc,workdir=.etc-work,\
+const ETC_LAYERS: &str = "lowerdir=usr/share/corebox/etc,upperdir=etc,workdir=.etc-work,\
                    redirect_dir=on,metacopy=off";
 
 /// Mounts what the kernel shows of itself.
@@ -70,7 +73,7 @@ pub(crate) fn assemble(root: &Path, usr: &Path) -> Result<(), Refusal> {
         link(Path::new(name), target)?;
     }
     mounted(usr, "usr", "erofs", MountFlags::RDONLY | MountFlags::NODEV, None)?;
-    mounted("overlay", "etc", "overlay", MountFlags::empty(), Some(ETC))
+    mounted("overlay", ETC, "overlay", MountFlags::empty(), Some(ETC_LAYERS))
 }
 
 /// Enters the new root and becomes systemd.
