@@ -54,7 +54,8 @@ impl Cluster {
         let url = cluster.discovery_url(usize::from(size))?;
         let user_data = inputs::cluster(&url);
         for number in 1..=size {
-            cluster.add(number, &user_data)?;
+            let processors = if size == 1 { 2 } else { 1 };
+            cluster.add_with(number, &user_data, processors)?;
         }
         Ok(cluster)
     }
@@ -72,9 +73,19 @@ impl Cluster {
 
     /// Adds a machine and turns it on.
     pub fn add(&mut self, number: u8, user_data: &str) -> Result<(), LabError> {
+        self.add_with(number, user_data, 1)
+    }
+
+    /// Adds the only machine and turns it on: it has the whole host for itself.
+    pub fn add_alone(&mut self, number: u8, user_data: &str) -> Result<(), LabError> {
+        self.add_with(number, user_data, 2)
+    }
+
+    fn add_with(&mut self, number: u8, data: &str, processors: u8) -> Result<(), LabError> {
+        let spec = Spec { processors, ..Spec::new(number, data) };
         let machine: Box<dyn Machine> = match self.kind {
-            Kind::Vms => Box::new(Vm::create(&self.lab, Spec::new(number, user_data))?),
-            Kind::Containers => Box::new(Node::create(&self.lab, number, user_data)?),
+            Kind::Vms => Box::new(Vm::create(&self.lab, spec)?),
+            Kind::Containers => Box::new(Node::create(&self.lab, number, data)?),
         };
         self.plug_in(machine)
     }

@@ -36,6 +36,8 @@ pub struct Spec {
     pub user_data: Option<String>,
     /// MiB of memory.
     pub memory: u32,
+    /// Processors: two for a lone machine, one where as many machines share the host's.
+    pub processors: u8,
     /// How it starts.
     pub boot: Boot,
 }
@@ -44,7 +46,8 @@ impl Spec {
     /// A machine that boots from its disk.
     #[must_use]
     pub fn new(number: u8, user_data: &str) -> Self {
-        Self { number, user_data: Some(user_data.to_owned()), memory: 768, boot: Boot::Disk }
+        let user_data = Some(user_data.to_owned());
+        Self { number, user_data, memory: 768, processors: 1, boot: Boot::Disk }
     }
 }
 
@@ -102,10 +105,11 @@ impl Vm {
         let at = |file: &str| self.dir.join(file).display().to_string();
         let hardware = crate::net::Net::hardware(self.spec.number);
         let mut program = Program::line(
-            "qemu-system-x86_64 -M q35 -accel tcg,thread=multi,tb-size=128 -cpu qemu64 -smp 1 \
+            "qemu-system-x86_64 -M q35 -accel tcg,thread=multi,tb-size=128 -cpu qemu64 \
              -nodefaults -no-user-config -display none -device virtio-rng-pci",
         )
         .args(["-name", &self.name, "-m", &self.spec.memory.to_string()])
+        .args(["-smp", &self.spec.processors.to_string()])
         .args(["-pidfile", &at("qemu.pid")])
         .args(["-qmp", &format!("unix:{},server=on,wait=off", self.qmp.display())])
         .args(["-chardev", &format!("file,id=console,append=on,path={}", at("console.log"))])
