@@ -15,7 +15,7 @@ use crate::manifest::{self, Hashed, Manifest};
 use crate::progress::Progress;
 use crate::tree::{self, Tree};
 use crate::verity::RootHash;
-use crate::{esp, filesystems, initrd, table, tools, uki, usr, verity};
+use crate::{esp, filesystems, initrd, program, table, tools, uki, usr, verity};
 
 /// This crate's folder: `rootfs/`, `flavours/` and `packages.lock` are in it.
 const SOURCES: &str = env!("CARGO_MANIFEST_DIR");
@@ -69,12 +69,27 @@ pub struct Request {
     pub locked: bool,
 }
 
+impl Request {
+    /// Refuses programs that cannot run in the image, or that should not be in a production one.
+    fn programs(&self) -> Result<(), program::ProgramError> {
+        let fits = match self.flavour {
+            Flavour::Lab => program::stands_alone,
+            Flavour::Production => program::is_release,
+        };
+        fits(&self.corebox)?;
+        fits(&self.init)
+    }
+}
+
 /// The image could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A program of the host.
     #[error(transparent)]
     Tool(#[from] tools::ToolError),
+    /// One of our own programs.
+    #[error(transparent)]
+    Program(#[from] program::ProgramError),
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -153,6 +168,7 @@ pub fn development_version() -> String {
 /// Builds an image and everything that goes with it.
 pub fn build(request: &Request, progress: &Progress) -> Result<(), BuildError> {
     tools::check()?;
+    request.programs()?;
     let scratch = request.out.join("scratch");
     files::remove(&scratch)?;
     files::folder(&scratch)?;

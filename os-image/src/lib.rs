@@ -22,6 +22,7 @@ pub mod initrd;
 pub mod layout;
 pub mod lock;
 pub mod manifest;
+pub mod program;
 pub mod progress;
 #[cfg(test)]
 mod rootfs;

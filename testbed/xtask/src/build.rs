@@ -1,19 +1,22 @@
-//! The two builds: `dev` for what is checked on this computer, `lab` for what a machine boots.
+//! The builds: `dev` for what is checked on this computer, `lab` for what a machine boots,
+//! `release` for what is given to others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::run::{Failure, Step, root};
+use crate::run::{Failure, Step, root, say};
 
 /// Cargo writes below this folder, since `.cargo/config.toml` names a target.
 const TARGET: &str = "target/x86_64-unknown-linux-gnu";
 
-/// One of the two builds.
+/// One of the builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Build {
     /// Quick to build.
     Dev,
-    /// Optimized: what the image carries.
+    /// Optimized: what the lab's image carries.
     Lab,
+    /// Small: what is given to others. Only [`dist`] makes it.
+    Release,
 }
 
 impl Build {
@@ -22,6 +25,7 @@ impl Build {
         let folder = match self {
             Self::Dev => "debug",
             Self::Lab => "lab",
+            Self::Release => "release",
         };
         root().join(TARGET).join(folder).join(name)
     }
@@ -38,6 +42,7 @@ impl Build {
         match self {
             Self::Dev => "dev",
             Self::Lab => "lab",
+            Self::Release => "release",
         }
     }
 
@@ -78,11 +83,35 @@ pub(crate) fn image_folder() -> PathBuf {
 /// Builds the lab's image with the lab's build of the product.
 pub(crate) fn image() -> Result<(), Failure> {
     Build::Lab.programs()?;
+    image_of(Build::Lab, "lab", &image_folder()).run()
+}
+
+/// What anyone can install: the program built for release, checked, and the image of it. Only
+/// packages that packages.lock names go in.
+pub(crate) fn dist() -> Result<(), Failure> {
+    let out = root().join("target/dist");
+    // Alone: the features that only tools and tests need stay out.
+    Step::cargo("build --release --package corebox --bins").run()?;
+    Build::Lab.programs()?;
+    image_of(Build::Release, "production", &out).args(["--locked"]).run()?;
+    let program = out.join("corebox");
+    std::fs::copy(Build::Release.program("corebox"), &program)
+        .map_err(|error| Failure::Start(format!("copy to {}", program.display()), error))?;
+    say("the suite `cli` runs on the released program");
+    Step::cargo("nextest run --profile ci --workspace --test cli")
+        .env("COREBOX_BIN", &program)
+        .run()?;
+    let bytes = std::fs::metadata(&program).map_or(0, |file| file.len());
+    say(&format!("{} is ready; corebox has {} KiB", out.display(), bytes >> 10));
+    Ok(())
+}
+
+/// The lab's builder of images, with the programs of a build.
+fn image_of(build: Build, flavour: &str, out: &Path) -> Step {
     Step::program(Build::Lab.program("os-image"))
-        .args(["build", "--flavour", "lab"])
-        .args(["--corebox".into(), Build::Lab.program("corebox")])
-        .args(["--init".into(), Build::Lab.program("corebox-init")])
-        .args(["--out".into(), image_folder()])
+        .args(["build", "--flavour", flavour])
+        .args(["--corebox".into(), build.program("corebox")])
+        .args(["--init".into(), build.program("corebox-init")])
+        .args(["--out".as_ref(), out])
         .args(["--tree-cache".into(), root().join("target/os-tree")])
-        .run()
 }

@@ -111,13 +111,21 @@ docs/testing.md says what each of them shows.",
         usage: "NAME [OPTIONS]",
         about: "Measure something, in one run on this machine",
         more: "\
-  cargo xtask bench boot [--times N] [--containers]   from power to ssh",
+  cargo xtask bench boot [--times N]   the image's build and size, from power to a cluster, memory",
     },
     Verb {
         name: "manual",
         usage: "",
         about: "Write the manual pages to docs/man",
         more: "They come from the applets' own command lines; a test says when they are out of date.",
+    },
+    Verb {
+        name: "dist",
+        usage: "",
+        about: "Build what is given to others: the released program and the production image",
+        more: "\
+Both are in target/dist, with manifest.json, which names every file's SHA-256. Refused: a program that
+is not a stripped static PIE of at most 30 MB, and packages that packages.lock does not name.",
     },
 ];
 

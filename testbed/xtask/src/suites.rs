@@ -160,7 +160,8 @@ fn nextest(what: &str, cases: &[&str], build: Build) -> Result<(), Failure> {
     build.environment(step.args(cases)).run()
 }
 
-fn nextest_is_there() -> Result<(), Failure> {
+/// Installs what runs the suites, where it is not here.
+pub(crate) fn nextest_is_there() -> Result<(), Failure> {
     if Step::cargo("nextest --version").silently() {
         return Ok(());
     }
