@@ -1,22 +1,21 @@
 //! A cluster in a lab: its machines, and what they have become together.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::discovery::Discovery;
-use crate::error::{LabError, chain};
-use crate::fleet::{self, UnitState};
+use crate::error::LabError;
+use crate::fleet::UnitState;
 use crate::http::{self, Answer, Request};
+use crate::inputs;
 use crate::lab::Lab;
 use crate::machine::{self, Machine};
 use crate::net::Net;
 use crate::nodes::Node;
 use crate::process::Lifetime;
 use crate::store::Store;
+use crate::view::View;
 use crate::vm::{Spec, Vm};
-use crate::{inputs, wait};
 
 /// How long the fleet API of a node may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -141,69 +140,39 @@ impl Cluster {
         found.expect("a machine of this cluster").as_mut()
     }
 
+    /// What its nodes say, asked from outside.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View::Lab(self.net())
+    }
+
     /// The store, through the node with this number.
     #[must_use]
     pub fn store(&self, number: u8) -> Store<'_> {
-        Store::at(self.net(), Net::address(number))
+        self.view().store(number)
     }
 
-    /// Which of these members leads the store, when all of them say the same.
+    /// See [`View::leader`].
     pub fn leader(&self, members: &[u8]) -> Result<u8, String> {
-        let says = |number: &u8| self.store(*number).leader().map_err(|error| chain(&error));
-        let mut named = Vec::new();
-        for number in members {
-            let leader = says(number)?;
-            let found = members.iter().find(|&&other| leader.is_at(Net::address(other)));
-            named.push(*found.ok_or_else(|| format!("node{number} names {}", leader.name))?);
-        }
-        named.dedup();
-        match named[..] {
-            [leader] => Ok(leader),
-            _ => Err(format!("they do not agree who leads: {named:?}")),
-        }
+        self.view().leader(members)
     }
 
-    /// Waits until all of these members agree on one leader and have a quorum.
+    /// See [`View::store_ready`].
     pub fn store_ready(&self, members: &[u8], limit: Duration) -> Result<u8, LabError> {
-        let leader = wait::until("the store to be healthy", limit, || {
-            for &number in members {
-                let healthy = self.store(number).healthy().map_err(|error| chain(&error))?;
-                if !healthy {
-                    return Err(format!("node{number} has no quorum"));
-                }
-            }
-            self.leader(members)
-        })?;
-        Ok(leader)
+        self.view().store_ready(members, limit)
     }
 
-    /// Waits until fleet knows exactly these machines, and returns their ids by number.
+    /// See [`View::fleet_ready`].
     pub fn fleet_ready(
         &self,
         through: u8,
         numbers: &[u8],
         limit: Duration,
     ) -> Result<BTreeMap<u8, String>, LabError> {
-        let wanted: BTreeMap<Ipv4Addr, u8> =
-            numbers.iter().map(|&number| (Net::address(number), number)).collect();
-        let ids = wait::until("fleet to know its machines", limit, || {
-            let machines = fleet::machines(&self.store(through)).map_err(|error| chain(&error))?;
-            let by_address = |machine: &fleet::FleetMachine| {
-                let address = machine.public_ip.parse().ok()?;
-                Some((*wanted.get(&address)?, machine.id.clone()))
-            };
-            let found: BTreeMap<u8, String> = machines.values().filter_map(by_address).collect();
-            let all = found.len() == wanted.len() && machines.len() == wanted.len();
-            if all {
-                Ok(found)
-            } else {
-                Err(listed("machines", machines.values().map(|m| &m.public_ip)))
-            }
-        })?;
-        Ok(ids)
+        self.view().fleet_ready(through, numbers, limit)
     }
 
-    /// Waits until what the machines say of the units is as wanted.
+    /// See [`View::states_until`].
     pub fn states_until<T>(
         &self,
         through: u8,
@@ -211,17 +180,7 @@ impl Cluster {
         limit: Duration,
         look: impl Fn(&[UnitState]) -> Option<T>,
     ) -> Result<T, LabError> {
-        let found = wait::until(what, limit, || {
-            let states = fleet::states(&self.store(through)).map_err(|error| chain(&error))?;
-            look(&states).ok_or_else(|| {
-                let short = |state: &UnitState| {
-                    let machine = state.machine.get(..8).unwrap_or(&state.machine);
-                    format!("{}:{machine}:{}", state.unit, state.sub)
-                };
-                listed("states", states.iter().map(short))
-            })
-        })?;
-        Ok(found)
+        self.view().states_until(through, what, limit, look)
     }
 
     /// Asks the fleet API of a node, over ssh.
@@ -256,9 +215,4 @@ impl Drop for Cluster {
             crate::progress::say(&format!("what the machines said is kept in {}", kept.display()));
         }
     }
-}
-
-fn listed(what: &str, items: impl Iterator<Item = impl Display>) -> String {
-    let items: Vec<_> = items.map(|item| item.to_string()).collect();
-    format!("{} {what}: {}", items.len(), items.join(", "))
 }

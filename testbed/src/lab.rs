@@ -5,19 +5,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
 use crate::net::{self, Net};
 use crate::process::Lifetime;
 use crate::ssh::{Key, Ssh};
+use crate::wait;
 
 /// How every lab's id begins.
 const PREFIX: &str = "cb";
 /// The file that says who owns a lab.
 const OWNER: &str = "owner.json";
+/// How long a killed process may take to be gone.
+const GONE: Duration = Duration::from_secs(10);
 
 /// Who has to be there for a lab to live.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +29,60 @@ const OWNER: &str = "owner.json";
 enum Owner {
     /// A process: its id, and when it started, since ids come again.
     Process { pid: u32, started: u64 },
+    /// A process that is the cluster, and ends with it.
+    Server { pid: u32, started: u64 },
     /// Nobody: it stays until it is taken down.
     Nobody,
+}
+
+impl Owner {
+    fn lives(&self) -> bool {
+        match self {
+            Self::Nobody => true,
+            Self::Process { pid, started: at } | Self::Server { pid, started: at } => {
+                started(&pid.to_string()) == *at && *at != 0
+            }
+        }
+    }
+
+    /// Nobody waits for it: it stays until it is taken down.
+    fn left(&self) -> bool {
+        match self {
+            Self::Nobody | Self::Server { .. } => true,
+            Self::Process { .. } => false,
+        }
+    }
+}
+
+/// A name and folders that only one lab has.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    /// The lab's name everywhere.
+    pub id: String,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// A folder with a short path, since a socket's may have 107 bytes.
+    pub sockets: PathBuf,
+}
+
+impl Ground {
+    /// Makes the folders of a new lab, which is this process's, after taking away the labs whose
+    /// owner is gone.
+    pub fn claim() -> Result<Self, LabError> {
+        sweep();
+        let id = fresh_id();
+        let dir = root().join(&id);
+        fs::create_dir_all(&dir).map_err(LabError::file("make", &dir))?;
+        own(&dir, &Owner::Process { pid: std::process::id(), started: started("self") })?;
+        let sockets = sockets(&id);
+        fs::create_dir_all(&sockets).map_err(LabError::file("make", &sockets))?;
+        Ok(Self { id, dir, sockets })
+    }
+}
+
+/// Says that a lab lives in this process from now on, until somebody takes it down.
+pub fn serve_from_here(id: &str) -> Result<(), LabError> {
+    own(&root().join(id), &Owner::Server { pid: std::process::id(), started: started("self") })
 }
 
 /// A lab that this process works with.
@@ -61,13 +117,7 @@ impl Shared {
 impl Lab {
     /// Starts a lab, after taking away those whose owner is gone.
     pub fn start(lifetime: Lifetime) -> Result<Self, LabError> {
-        sweep();
-        let id = fresh_id();
-        let dir = root().join(&id);
-        fs::create_dir_all(&dir).map_err(LabError::file("make", &dir))?;
-        own(&dir, &Owner::Process { pid: std::process::id(), started: started("self") })?;
-        let sockets = sockets(&id);
-        fs::create_dir_all(&sockets).map_err(LabError::file("make", &sockets))?;
+        let Ground { id, dir, sockets } = Ground::claim()?;
         let net = Net::start(&id, &dir, lifetime)?;
         let key = Key::make(&dir)?;
         Ok(Self { dir, sockets, net, key, lifetime })
@@ -157,6 +207,7 @@ impl Drop for Lab {
 
 /// Takes a lab away: its processes, namespaces and files, save what it kept of a failure.
 pub fn take_down(id: &str) {
+    end_server(id);
     net::remove(id);
     crate::nodes::cgroup::remove_all(id);
     fs::remove_dir_all(sockets(id)).ok();
@@ -173,6 +224,24 @@ pub fn take_down(id: &str) {
     }
     // Fails where failures are kept, which is meant.
     fs::remove_dir(&dir).ok();
+}
+
+/// Ends the process that is the cluster, where there is one, and waits until it is gone.
+fn end_server(id: &str) {
+    let Some(owner @ Owner::Server { pid, .. }) = owner(id) else { return };
+    let known = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(known) = known.filter(|_| owner.lives()) {
+        rustix::process::kill_process(known, Signal::KILL).ok();
+        let gone = || if owner.lives() { Err("it is still there") } else { Ok(()) };
+        wait::until("the cluster's process to be gone", GONE, gone).ok();
+    }
+    fs::remove_file(environment()).ok();
+}
+
+/// Where a shell finds what leads it to the cluster of one process that was left running.
+#[must_use]
+pub fn environment() -> PathBuf {
+    root().join("env")
 }
 
 /// Takes away every lab whose owner is gone, and returns their ids.
@@ -194,13 +263,10 @@ fn sweep() {
 pub fn labs() -> Vec<(String, bool)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root()).into_iter().flatten().flatten() {
-        let Ok(text) = fs::read_to_string(entry.path().join(OWNER)) else { continue };
-        let alive = match serde_json::from_str(&text) {
-            Ok(Owner::Nobody) => true,
-            Ok(Owner::Process { pid, started: at }) => started(&pid.to_string()) == at && at != 0,
-            Err(_) => false,
-        };
-        found.push((entry.file_name().to_string_lossy().into_owned(), alive));
+        let id = entry.file_name().to_string_lossy().into_owned();
+        if let Some(owner) = owner(&id) {
+            found.push((id, owner.lives()));
+        }
     }
     found.sort();
     found
@@ -209,11 +275,8 @@ pub fn labs() -> Vec<(String, bool)> {
 /// The labs that were left running until somebody takes them down.
 #[must_use]
 pub fn left_running() -> Vec<String> {
-    let nobodys = |id: &String| {
-        let text = fs::read_to_string(root().join(id).join(OWNER)).unwrap_or_default();
-        serde_json::from_str(&text).is_ok_and(|owner: Owner| owner == Owner::Nobody)
-    };
-    labs().into_iter().map(|(id, _)| id).filter(nobodys).collect()
+    let left = |id: &String| owner(id).is_some_and(|owner| owner.left());
+    labs().into_iter().filter(|(id, lives)| *lives && left(id)).map(|(id, _)| id).collect()
 }
 
 /// Where labs keep their state: `target/lab` of this checkout.
@@ -227,17 +290,31 @@ fn sockets(id: &str) -> PathBuf {
     Path::new("/tmp").join(format!("corebox-{id}"))
 }
 
-fn own(dir: &Path, owner: &Owner) -> Result<(), LabError> {
-    let path = dir.join(OWNER);
-    let text = serde_json::to_string(owner).expect("an owner has only numbers");
-    fs::write(&path, text).map_err(LabError::file("write", &path))
+/// Who owns a lab; nothing where there is no such lab, and a damaged note counts as a dead owner.
+fn owner(id: &str) -> Option<Owner> {
+    let text = fs::read_to_string(root().join(id).join(OWNER)).ok()?;
+    Some(serde_json::from_str(&text).unwrap_or(Owner::Process { pid: 0, started: 0 }))
 }
 
-/// When a process started, in ticks since the host did; 0 when there is no such process.
+fn own(dir: &Path, owner: &Owner) -> Result<(), LabError> {
+    let (path, new) = (dir.join(OWNER), dir.join("owner.new"));
+    let text = serde_json::to_string(owner).expect("an owner has only numbers");
+    // At once: whoever reads half of it would take the lab for a leftover.
+    fs::write(&new, text)
+        .and_then(|()| fs::rename(&new, &path))
+        .map_err(LabError::file("write", &path))
+}
+
+/// When a process started, in ticks since the host did; 0 when there is no such process, or one
+/// that has ended and that nobody waited for.
 fn started(pid: &str) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
-    after_name.split_whitespace().nth(19).and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
+    let words: Vec<_> = after_name.split_whitespace().collect();
+    match words[..] {
+        [] | ["Z" | "X", ..] => 0,
+        _ => words.get(19).and_then(|ticks| ticks.parse().ok()).unwrap_or(0),
+    }
 }
 
 fn fresh_id() -> String {
@@ -254,6 +331,19 @@ mod tests {
         assert_ne!(started("self"), 0);
         assert_eq!(started("self"), started(&std::process::id().to_string()));
         assert_eq!(started("no-such-process"), 0);
+    }
+
+    #[test]
+    fn a_process_that_ended_is_no_owner() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        let owner = Owner::Server { pid, started: started(&pid.to_string()) };
+        // Nobody has waited for it: the kernel still shows it.
+        wait::until("the program to end", GONE, || {
+            if owner.lives() { Err("it still lives") } else { Ok(()) }
+        })
+        .unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -1,45 +1,39 @@
-//! `status`: three tables.
+//! `status`: three tables, and for a local cluster the way to it.
 
 use std::collections::BTreeMap;
 
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use testbed::error::LabError;
-use testbed::fleet::{self, FleetMachine, UnitState};
-use testbed::lab::Lab;
-use testbed::net::Net;
-use testbed::store::{Member, Store};
+use testbed::fleet::{FleetMachine, UnitState};
+use testbed::lab;
+use testbed::store::Member;
+use testbed::view::Status;
 
-use crate::up::{Record, running};
+use crate::up::{Is, Running};
 
 /// Prints the members, the machines and the units of the lab that runs.
 pub(crate) fn status() -> Result<(), LabError> {
-    let (lab, record) = running()?;
-    let through = answering(&lab, &record)?;
-    let store = Store::at(lab.net(), Net::address(through));
-    let leader = store.leader()?;
-    let machines = fleet::machines(&store)?;
+    let running = Running::find()?;
+    let status = running.view().status(&running.nodes)?;
+    crate::print(&format!("lab {}\n{}\n", running.id, tables(&status)))?;
+    match &running.kind {
+        Is::Machines(_) => Ok(()),
+        Is::Local(places) => crate::print(&format!(
+            "\nTo ask it from a shell, `. {}`, which says\n\n{}",
+            lab::environment().display(),
+            places.environment()
+        )),
+    }
+}
+
+fn tables(status: &Status) -> String {
     let tables = [
-        members(&store.members()?, &leader),
-        fleet_machines(&machines),
-        units(&fleet::states(&store)?, &machines),
+        members(&status.members, &status.leader),
+        machines(&status.machines),
+        units(&status.states, &status.machines),
     ];
-    let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
-    crate::print(&format!("lab {}\n{}\n", lab.id(), tables.join("\n")))
-}
-
-fn at(lab: &Lab, node: u8) -> Store<'_> {
-    Store::at(lab.net(), Net::address(node))
-}
-
-/// A node whose store has its quorum.
-fn answering(lab: &Lab, record: &Record) -> Result<u8, LabError> {
-    let healthy = |node: &u8| at(lab, *node).healthy().unwrap_or(false);
-    record.nodes.iter().copied().find(healthy).ok_or_else(|| {
-        LabError::Missing(
-            "no node serves the store; `cargo xtask logs node1` may say why".to_owned(),
-        )
-    })
+    tables.map(|table| table.to_string()).join("\n")
 }
 
 fn table(columns: &[&str]) -> Table {
@@ -57,7 +51,7 @@ fn members(members: &[Member], leader: &Member) -> Table {
     table
 }
 
-fn fleet_machines(machines: &BTreeMap<String, FleetMachine>) -> Table {
+fn machines(machines: &BTreeMap<String, FleetMachine>) -> Table {
     let mut table = table(&["MACHINE", "IP", "METADATA"]);
     for machine in machines.values() {
         let metadata = machine.metadata.iter().flatten();

@@ -51,15 +51,22 @@ pub struct Event {
 /// The store as one node serves it.
 #[derive(Debug, Clone, Copy)]
 pub struct Store<'a> {
-    net: &'a Net,
-    address: Ipv4Addr,
+    /// The lab's network; none is this host's own.
+    net: Option<&'a Net>,
+    server: SocketAddrV4,
 }
 
 impl<'a> Store<'a> {
     /// Through the node at `address`.
     #[must_use]
     pub fn at(net: &'a Net, address: Ipv4Addr) -> Self {
-        Self { net, address }
+        Self { net: Some(net), server: SocketAddrV4::new(address, CLIENTS) }
+    }
+
+    /// Through a member on this host.
+    #[must_use]
+    pub const fn on_this_host(server: SocketAddrV4) -> Self {
+        Self { net: None, server }
     }
 
     /// Says whether this member has the quorum behind it.
@@ -93,7 +100,7 @@ impl<'a> Store<'a> {
         let path = format!("/v2/keys{key}");
         let form = format!("value={}", escaped(value));
         let body = Some(("application/x-www-form-urlencoded", form.as_str()));
-        let answer = self.ask(&Request { method: "PUT", path: &path, body })?;
+        let answer = self.ask(&Request { method: "PUT", path: &path, body }, ANSWER)?;
         answer.json().map(drop)
     }
 
@@ -117,23 +124,22 @@ impl<'a> Store<'a> {
     /// Waits for the next event below a folder, from an index on.
     pub fn watch(&self, folder: &str, from: u64, limit: Duration) -> Result<Event, LabError> {
         let path = format!("/v2/keys{folder}?wait=true&recursive=true&waitIndex={from}");
-        let answer = http::get(self.net, self.server(), &path, limit)?;
+        let answer = self.ask(&Request { method: "GET", path: &path, body: None }, limit)?;
         let json = answer.json()?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let index = json["node"]["modifiedIndex"].as_u64().ok_or_else(|| answer.unexpected())?;
         Ok(Event { action: text(&json["action"]), key: text(&json["node"]["key"]), index })
     }
 
-    fn server(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.address, CLIENTS)
-    }
-
     fn get(&self, path: &str) -> Result<Answer, LabError> {
-        self.ask(&Request { method: "GET", path, body: None })
+        self.ask(&Request { method: "GET", path, body: None }, ANSWER)
     }
 
-    fn ask(&self, request: &Request<'_>) -> Result<Answer, LabError> {
-        http::ask(self.net, self.server(), request, ANSWER)
+    fn ask(&self, request: &Request<'_>, limit: Duration) -> Result<Answer, LabError> {
+        match self.net {
+            Some(net) => http::ask(net, self.server, request, limit),
+            None => http::ask_local(self.server, request, limit),
+        }
     }
 }
 
