@@ -25,26 +25,33 @@ impl Verb {
 pub(crate) const VERBS: &[Verb] = &[
     Verb {
         name: "up",
-        usage: "[--nodes N] [--containers]",
+        usage: "[--nodes N] [--containers | --local] | NODE",
         about: "Build the image, boot a cluster of it, start the example units, and leave it running",
         more: "\
   --nodes N      how many nodes [default: 3]
   --containers   containers on the image's /usr instead of virtual machines: seconds, not a minute
+  --local        nodes inside one process, on loopback: no image, no root, a simulated systemd
+  NODE           put the plug of one node of a running local cluster back
 
-Needs root, for a network namespace of its own; nothing leaves it. What it leaves is in target/lab.
-Afterwards: `cargo xtask status`, `cargo xtask ssh node1`, `cargo xtask down`.",
+Machines need root, for a network namespace of their own; nothing leaves it. What stays is in
+target/lab. Afterwards: `cargo xtask status`, `cargo xtask ssh node1`, `cargo xtask down`.",
     },
     Verb {
         name: "down",
-        usage: "",
+        usage: "[NODE]",
         about: "Take the cluster away, and whatever an interrupted run left",
-        more: "Safe at any time. Logs of failures stay in target/lab/*/failures.",
+        more: "\
+  NODE   pull the plug of one node of a local cluster instead
+
+Safe at any time. Logs of failures stay in target/lab/*/failures.",
     },
     Verb {
         name: "status",
         usage: "",
         about: "Show the running cluster: members, machines, units",
-        more: "Asks the store of the first node that has a quorum.",
+        more: "\
+Asks the store of the first node that has a quorum. For a local cluster it prints what leads
+`etcdctl` and `fleetctl` there too; `. target/lab/env` tells it to a shell.",
     },
     Verb {
         name: "ssh",
@@ -54,14 +61,16 @@ Afterwards: `cargo xtask status`, `cargo xtask ssh node1`, `cargo xtask down`.",
   cargo xtask ssh node1
   cargo xtask ssh 2 fleetctl list-units
 
-You are the user `core`, who may `sudo`.",
+You are the user `core`, who may `sudo`. A local cluster has no machines to log into.",
     },
     Verb {
         name: "logs",
-        usage: "NODE [--console]",
+        usage: "[NODE] [--console]",
         about: "Print a node's journal",
         more: "\
-  --console   what came over its console instead: it also works while the node does not boot",
+  --console   what came over its console instead: it also works while the node does not boot
+
+Of a local cluster, what its process logs: all of it where no node is named.",
     },
     Verb {
         name: "image",
@@ -76,7 +85,7 @@ the last steps are done again.",
         usage: "[SUITE…] [-- FILTER…]",
         about: "Run every suite, or those that are named",
         more: "\
-Suites, cheapest first: check unit tidy cli sim cluster netns nodes vm
+Suites, cheapest first: check unit tidy cli tour sim cluster netns nodes vm
 
   cargo xtask test                      everything; what .ci/run does
   cargo xtask test tidy cli             two of them
@@ -118,6 +127,12 @@ docs/testing.md says what each of them shows.",
         usage: "",
         about: "Write the manual pages to docs/man",
         more: "They come from the applets' own command lines; a test says when they are out of date.",
+    },
+    Verb {
+        name: "tour",
+        usage: "",
+        about: "Run what docs/tour.md tells a newcomer to type, and check what it says",
+        more: "On a local cluster of its own, which it always takes down. It is a suite of `test` too.",
     },
     Verb {
         name: "dist",

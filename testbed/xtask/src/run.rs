@@ -2,9 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Why a verb did not do what it should.
 #[derive(Debug)]
@@ -39,6 +39,15 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn say(text: &str) {
     // Nobody may be listening any more, which is no reason to stop.
     writeln!(io::stderr().lock(), "{text}").ok();
+}
+
+/// What became of a command, and what it said.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    /// Whether it ended well.
+    pub(crate) well: bool,
+    /// All that it wrote, on both streams.
+    pub(crate) text: String,
 }
 
 /// One command, run in the checkout's root with its output shown.
@@ -91,6 +100,29 @@ impl Step {
     /// Runs it to its end without showing anything, and says whether it ended well.
     pub(crate) fn silently(self) -> bool {
         self.command().output().is_ok_and(|output| output.status.success())
+    }
+
+    /// Runs it to its end with all that it writes shown, and returns that too.
+    pub(crate) fn heard(self) -> Result<Heard, Failure> {
+        let shown = self.shown();
+        let started = |error| Failure::Start(shown.clone(), error);
+        let (reader, writer) = io::pipe().map_err(started)?;
+        let again = writer.try_clone().map_err(started)?;
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(writer).stderr(again);
+        let mut child = command.spawn().map_err(started)?;
+        // It holds our ends of the pipe, which must be closed for reading to end.
+        drop(command);
+        let mut text = String::new();
+        for line in BufReader::new(reader).split(b'\n') {
+            let line = line.map_err(started)?;
+            let line = String::from_utf8_lossy(&line);
+            say(&line);
+            text.push_str(&line);
+            text.push('\n');
+        }
+        let well = child.wait().map_err(started)?.success();
+        Ok(Heard { well, text })
     }
 
     /// Runs it and returns what it wrote.

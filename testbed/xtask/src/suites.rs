@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::build::{self, Build};
 use crate::packages::{self, Need};
 use crate::run::{Failure, Step, say};
+use crate::tour;
 
 /// One rung of the ladder that docs/testing.md describes.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "unit", needs: &[], run: unit },
     Suite { name: "tidy", needs: &[], run: |cases| dev("tidy", cases) },
     Suite { name: "cli", needs: &[], run: |cases| dev("cli", cases) },
+    Suite { name: "tour", needs: &[], run: |_| tour::walk() },
     Suite { name: "sim", needs: &[], run: simulated },
     Suite { name: "cluster", needs: &[], run: |cases| dev("cluster", cases) },
     Suite { name: "netns", needs: &[Need::Network], run: |cases| dev("netns", cases) },
