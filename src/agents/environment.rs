@@ -88,7 +88,7 @@ impl NoAddress {
         let seen = self.seen.join("`, `");
         // Writing to a string cannot fail.
         let _ = match seen.as_str() {
-            "" => write!(text, "; there is none but `lo`"),
+            "" => write!(text, "; there is none but `lo`: give this machine a network card"),
             seen => write!(text, "; looked at `{seen}`; name the right one in `{OEM_FILE}`"),
         };
         text

@@ -117,6 +117,9 @@ pub enum ApplyError {
         /// Why not.
         source: UnitError,
     },
+    /// It cannot be done on this machine.
+    #[error("{0}")]
+    Refused(String),
     /// The script was not started.
     #[error("cannot start the script `{}`", path.display())]
     Script {
@@ -129,8 +132,8 @@ pub enum ApplyError {
 
 /// Carries out the steps and returns what was not done, in order.
 ///
-/// What fails of a unit does not keep the next steps; any other failure ends it, as what follows
-/// may build on it.
+/// What fails of a unit does not keep the next steps, nor does what the plan itself refuses; any
+/// other failure ends it, as what follows may build on it.
 pub async fn apply(steps: &[Step], machine: &Machine, workspace: &Path) -> Vec<ApplyError> {
     let mut units = Units::default();
     let mut failures = Vec::new();
@@ -139,6 +142,8 @@ pub async fn apply(steps: &[Step], machine: &Machine, workspace: &Path) -> Vec<A
             if let Err(source) = units.carry_out(unit, step, machine).await {
                 failures.push(ApplyError::Unit { unit: unit.clone(), source });
             }
+        } else if let Step::Refuse(why) = step {
+            failures.push(ApplyError::Refused(why.clone()));
         } else if let Err(error) = carry_out(step, machine, workspace).await {
             failures.push(error);
             break;
@@ -171,7 +176,7 @@ async fn carry_out(step: &Step, machine: &Machine, workspace: &Path) -> Result<(
         Step::SetEnvironment(variables) => set_environment(variables, machine),
         Step::RunScript(script) => run_script(script, machine, workspace).await,
         // `apply` has taken these.
-        Step::Unit { .. } => Ok(()),
+        Step::Unit { .. } | Step::Refuse(_) => Ok(()),
     }
 }
 

@@ -5,7 +5,8 @@
 //!   (file, url, config drive, kernel command line; the first that is there wins)
 //! ```
 //! [`run::run`] is the whole of it. User-data that cannot be read is not applied in part: the
-//! machine gets its name and its keys, so that somebody can log in and look.
+//! machine gets its name and its keys, so that somebody can log in and look. What uses an address
+//! that nobody knows is left out by name.
 //!
 //! **Not here:** the sources of single clouds, the conversion of their network data, multipart
 //! user-data.
@@ -26,6 +27,7 @@ pub mod run;
 mod scenarios;
 pub mod sources;
 mod units;
+mod unknown;
 mod users;
 
 /// The folder that stands for `/`.

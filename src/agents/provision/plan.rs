@@ -75,6 +75,8 @@ pub enum Step {
     },
     /// Runs a script as a unit of its own.
     RunScript(String),
+    /// Cannot be done; this says what and why.
+    Refuse(String),
 }
 
 /// One thing to do with a unit.

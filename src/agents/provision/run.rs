@@ -9,6 +9,7 @@ use super::Machine;
 use super::apply::{ApplyError, apply};
 use super::plan::{Wishes, plan};
 use super::sources::{self, Available, ReadError, SelectError, Source};
+use super::unknown::{leave_out, stand_ins};
 use crate::foundation::exit::chain;
 use crate::wire::cloud_config::config::{CloudConfig, ConfigError};
 use crate::wire::cloud_config::metadata::Metadata;
@@ -85,28 +86,37 @@ pub async fn run(
     let addresses = metadata.addresses.clone().or(options.environment.clone());
     let (user_data, refused) = match read(&source, &addresses) {
         Ok(user_data) => (user_data, None),
-        Err(error) => (Wanted::Nothing, Some(error)),
+        Err(error) => (UserDataRead::default(), Some(error)),
     };
     if let Some(error) = &refused {
         say(console, &format!("user-data is not applied: {}", chain(error)));
     }
-    let (config, script) = match user_data {
-        Wanted::Ignition => {
-            info!("user-data is an Ignition config, which is not for this program");
-            return Ok(Outcome::Ignition);
-        }
-        Wanted::Nothing => (CloudConfig::default(), None),
-        Wanted::Config(config) => (*config, None),
-        Wanted::Script(script) => (CloudConfig::default(), Some(script)),
+    if matches!(user_data.wanted, Wanted::Ignition) {
+        info!("user-data is an Ignition config, which is not for this program");
+        return Ok(Outcome::Ignition);
+    }
+    if let Wanted::Config(config) = &user_data.wanted {
+        warn_of_two_names(config, &metadata);
+    }
+    let none = CloudConfig::default();
+    let planned = |wanted: &Wanted| {
+        let (config, script) = match wanted {
+            Wanted::Config(config) => (&**config, None),
+            Wanted::Script(script) => (&none, Some(&**script)),
+            Wanted::Nothing | Wanted::Ignition => (&none, None),
+        };
+        plan(Wishes {
+            config,
+            script,
+            metadata: &metadata,
+            addresses: &addresses,
+            ssh_key_name: &options.ssh_key_name,
+        })
     };
-    warn_of_two_names(&config, &metadata);
-    let steps = plan(Wishes {
-        config: &config,
-        script: script.as_deref(),
-        metadata: &metadata,
-        addresses: &addresses,
-        ssh_key_name: &options.ssh_key_name,
-    });
+    let mut steps = planned(&user_data.wanted);
+    if let Some((other, missing)) = &user_data.unknown {
+        steps = leave_out(steps, &planned(other), missing);
+    }
     let failures = apply(&steps, machine, &options.workspace).await;
     for failure in &failures {
         say(console, &chain(failure));
@@ -124,25 +134,36 @@ pub async fn look(options: &Options, machine: &Machine) -> Result<Vec<String>, R
 }
 
 /// What user-data asks for.
+#[derive(Default)]
 enum Wanted {
+    #[default]
     Nothing,
     Ignition,
     Config(Box<CloudConfig>),
     Script(String),
 }
 
-fn read(source: &Available, addresses: &Addresses) -> Result<Wanted, UserDataError> {
+/// User-data as it was read.
+#[derive(Default)]
+struct UserDataRead {
+    wanted: Wanted,
+    /// The same with other stand-ins for the addresses that nobody knows, and their variables.
+    unknown: Option<(Wanted, Vec<&'static str>)>,
+}
+
+fn read(source: &Available, addresses: &Addresses) -> Result<UserDataRead, UserDataError> {
     let text = user_data::text(source.user_data()?)?;
     warn_of_findings(&text);
     let substituted = substitute(&text, addresses);
-    for variable in substituted.missing {
-        let word = variable.trim_start_matches("COREOS_").to_ascii_lowercase();
-        warn!(
-            "user-data uses `${word}`, but no source knows this address and `{variable}` is not \
-             in the environment: it is left empty; set `{variable}` in /etc/environment"
-        );
+    if substituted.missing.is_empty() {
+        return Ok(UserDataRead { wanted: wanted(substituted.text)?, unknown: None });
     }
-    Ok(match user_data::kind(substituted.text) {
+    let [one, other] = stand_ins(addresses).map(|known| wanted(substitute(&text, &known).text));
+    Ok(UserDataRead { wanted: one?, unknown: Some((other?, substituted.missing)) })
+}
+
+fn wanted(text: String) -> Result<Wanted, UserDataError> {
+    Ok(match user_data::kind(text) {
         UserData::Empty => Wanted::Nothing,
         UserData::Ignition => Wanted::Ignition,
         UserData::Script(script) => Wanted::Script(script),

@@ -517,6 +517,28 @@ async fn turning_reboots_off_masks_locksmith_until_the_next_boot_and_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_an_address_what_uses_it_is_left_out_by_name_and_the_rest_is_done() {
+    let mut lab = Lab::new().ships(&["etcd2.service", "fleet.service"]);
+    lab.addresses = Addresses::default();
+    let text = b"#cloud-config\nhostname: a\nssh_authorized_keys: [k]\ncoreos:\n  etcd2: \
+          {advertise-client-urls: \"http://$private_ipv4:2379\"}\n  units:\n  \
+          - {name: etcd2.service, command: start}\n  - {name: fleet.service, command: start}\n";
+    let (refused, failures) = lab.apply(text).await;
+    assert_eq!((refused, failures.len()), (None, 1));
+    let why = &failures[0];
+    assert!(why.starts_with("unit `etcd2.service`: it is left as it was, since it uses "), "{why}");
+    assert!(why.contains("`$private_ipv4`") && why.contains("set `COREOS_PRIVATE_IPV4`"), "{why}");
+    assert_eq!(lab.systemd.log(), ["start fleet.service"]);
+    assert_eq!(lab.host.hostname().unwrap(), "a");
+    assert_eq!(lab.ran(), ["update-ssh-keys -u core -a coreos-cloudinit <k>"]);
+    assert!(!lab.at("/run").exists() && !lab.at("/etc").exists(), "nothing was written");
+
+    let (_, failures) = lab.apply(b"#!/bin/sh\necho $public_ipv4\n").await;
+    assert!(failures[0].starts_with("the script: it is left as it was"), "{failures:?}");
+    assert!(!lab.at("/var").exists(), "no script was kept");
+}
+
+#[tokio::test(start_paused = true)]
 async fn to_look_is_to_change_nothing() {
     let lab = Lab::new();
     let source = lab.user_data(b"#cloud-config\nhostname: a\nbogus: $private_ipv4\n");
