@@ -539,6 +539,17 @@ async fn without_an_address_what_uses_it_is_left_out_by_name_and_the_rest_is_don
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_folder_is_no_user_data_and_is_not_waited_for() {
+    let mut lab = Lab::new();
+    let folder = lab.folder.path().to_owned();
+    let begun = tokio::time::Instant::now();
+    let error = lab.run(vec![Source::File(folder.clone())]).await.unwrap_err();
+    let what = format!("`{}` is a folder; name the file in it", folder.display());
+    assert_eq!(error.to_string(), format!("no source has user-data: {what}"));
+    assert_eq!(begun.elapsed().as_secs(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn to_look_is_to_change_nothing() {
     let lab = Lab::new();
     let source = lab.user_data(b"#cloud-config\nhostname: a\nbogus: $private_ipv4\n");

@@ -83,7 +83,7 @@ pub enum ReadError {
         source: io::Error,
     },
     /// The file is longer than any user-data.
-    #[error("`{}` is longer than {CLOUD_CONFIG_BYTES_MAX} bytes", path.display())]
+    #[error("`{}` is longer than {CLOUD_CONFIG_BYTES_MAX} bytes; make it shorter", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
@@ -138,14 +138,11 @@ async fn until_available(source: &Source, machine: &Machine) -> Result<Available
 }
 
 async fn probe(source: &Source, machine: &Machine) -> Probe {
-    let there = |is: bool, path: &Path, available: fn(PathBuf) -> Available| {
-        if is {
-            Probe::Ready(available(path.to_owned()))
-        } else {
-            Probe::NotYet(format!("`{}` is not there", path.display()))
-        }
-    };
     match source {
+        Source::File(path) if path.is_dir() => {
+            let path = path.display();
+            Probe::Never(format!("`{path}` is a folder; name the file in it"))
+        }
         Source::File(path) => there(path.is_file(), path, Available::File),
         Source::ConfigDrive(path) => there(path.is_dir(), path, Available::ConfigDrive),
         Source::Url(url) => ask(url, machine).await,
@@ -158,6 +155,14 @@ async fn probe(source: &Source, machine: &Machine) -> Probe {
                 }
             },
         },
+    }
+}
+
+fn there(is: bool, path: &Path, available: fn(PathBuf) -> Available) -> Probe {
+    if is {
+        Probe::Ready(available(path.to_owned()))
+    } else {
+        Probe::NotYet(format!("`{}` is not there", path.display()))
     }
 }
 
