@@ -43,7 +43,7 @@ pub enum UserDataError {
     #[error(transparent)]
     Kind(#[from] Unrecognized),
     /// It is a cloud-config with a mistake.
-    #[error("the cloud-config has a mistake in {0}")]
+    #[error("the cloud-config has a mistake")]
     Config(#[from] ConfigError),
 }
 
