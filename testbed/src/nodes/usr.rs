@@ -13,12 +13,15 @@ use crate::process::Program;
 const UNPACK: Duration = Duration::from_mins(5);
 /// Where it is kept, beside the labs: the name of a lab never begins so.
 const CACHE: &str = "usr-";
+/// How it is unpacked: all of it is root's, since a change of owner takes the set-user-id bit from
+/// `sudo`. The name of the cache says it, so that one made otherwise is not used.
+const OWNED: (&str, [&str; 2]) = ("root-", ["--no-preserve-owner", "--preserve-perms"]);
 
 /// Returns the folder that holds the content of the image's `/usr`.
 pub(super) fn unpacked() -> Result<PathBuf, LabError> {
     let image = crate::vm::image_folder()?;
     let root = crate::lab::root();
-    let ready = root.join(format!("{CACHE}{}", root_hash(&image)?));
+    let ready = root.join(format!("{CACHE}{}{}", OWNED.0, root_hash(&image)?));
     if ready.exists() {
         return Ok(ready);
     }
@@ -30,7 +33,11 @@ pub(super) fn unpacked() -> Result<PathBuf, LabError> {
     let half = root.join(format!("{CACHE}half-{}", std::process::id()));
     let mut extract = std::ffi::OsString::from("--extract=");
     extract.push(&half);
-    Program::new("fsck.erofs").arg(extract).arg(image.join("usr.erofs")).run(UNPACK)?;
+    Program::new("fsck.erofs")
+        .args(OWNED.1)
+        .arg(extract)
+        .arg(image.join("usr.erofs"))
+        .run(UNPACK)?;
     fs::rename(&half, &ready).map_err(LabError::file("rename", &half))?;
     Ok(ready)
 }
