@@ -6,7 +6,7 @@ use testbed::local::{Nodes, serve};
 use testbed::{examples, fleet, inputs};
 
 /// For each step on a loaded machine; all together take a few seconds otherwise.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Three nodes that serve the store and are known to fleet.
 fn three() -> Nodes {

@@ -28,7 +28,7 @@ pub(crate) const VERBS: &[Verb] = &[
         usage: "[--nodes N] [--containers | --local] | NODE",
         about: "Build the image, boot a cluster of it, start the example units, and leave it running",
         more: "\
-  --nodes N      how many nodes [default: 3]
+  --nodes N      how many nodes, 1 to 9: each is a member of the store [default: 3]
   --containers   containers on the image's /usr instead of virtual machines: seconds, not a minute
   --local        nodes inside one process, on loopback: no image, no root, a simulated systemd
   NODE           put the plug of one node of a running local cluster back
