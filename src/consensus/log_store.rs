@@ -428,25 +428,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_vote_outlives_its_segment_wherever_the_disk_stopped() {
         for room in 0..1_500 {
-            let disk = MemoryDisk::new(Random::seeded(room), 0);
-            let (store, _tasks) = open(&disk);
-            let vote = Vote::new(7, 1);
-            write(&store, Record::Vote(vote)).await.unwrap();
-            disk.set_room(room);
-            let mut index = 1;
-            while index < 60 && write(&store, entry(index)).await.is_ok() {
-                index += 1;
+            // With none, the segment in which recovery goes on stays the last one.
+            for more in [0, 60] {
+                let disk = MemoryDisk::new(Random::seeded(room), 0);
+                let (store, _tasks) = open(&disk);
+                let vote = Vote::new(7, 1);
+                write(&store, Record::Vote(vote)).await.unwrap();
+                disk.set_room(room);
+                let mut index = 1;
+                while index < 60 && write(&store, entry(index)).await.is_ok() {
+                    index += 1;
+                }
+                disk.set_room(u64::MAX);
+                drop(store);
+                let (store, _tasks) = open(&disk);
+                for index in index..index + more {
+                    write(&store, entry(index)).await.unwrap();
+                }
+                write(&store, Record::Purge(id(index + more))).await.unwrap();
+                drop(store);
+                let (mut store, _tasks) = open(&disk);
+                let found = store.read_vote().await.unwrap();
+                assert_eq!(found, Some(vote), "with room for {room} bytes, then {more} entries");
             }
-            disk.set_room(u64::MAX);
-            drop(store);
-            let (store, _tasks) = open(&disk);
-            for index in index..index + 60 {
-                write(&store, entry(index)).await.unwrap();
-            }
-            write(&store, Record::Purge(id(index + 58))).await.unwrap();
-            drop(store);
-            let (mut store, _tasks) = open(&disk);
-            assert_eq!(store.read_vote().await.unwrap(), Some(vote), "with room for {room} bytes");
         }
     }
 }
