@@ -277,7 +277,8 @@ async fn first_contact(view: &View, servers: &str) {
     let mut health = view.health();
     if tokio::time::timeout(STOP_GRACE, health.wait_for(|health| health.listed)).await.is_err() {
         tracing::warn!(
-            "no store at {servers}: the API answers 503 until one of them does (etcd_servers)"
+            "no store answers at {servers}: start one there, or name another in `etcd_servers`; \
+             until then units keep running and the API answers 503"
         );
     }
 }
