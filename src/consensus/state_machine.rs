@@ -201,6 +201,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.save(Arc::new(bytes), progress.applied).await?;
         *self.image_mut() = image;
         self.progress.send_replace(progress);
+        tracing::info!(index = progress.applied, "a checkpoint of the leader installed");
         Ok(())
     }
 

@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(5);
 const NAMES: &[&str] = &["a", "b", "c"];
 
 /// The position of the one that leads, once all that run agree. It has no name until it has told it.
-fn leader(members: &[Member], away: Option<usize>) -> usize {
+pub(super) fn leader(members: &[Member], away: Option<usize>) -> usize {
     let at = |name: &str| members.iter().position(|member| member.name == name);
     wait::until("the members to agree on a leader", START, || {
         let running = members.iter().enumerate().filter(|(at, _)| Some(*at) != away);
