@@ -9,7 +9,7 @@ use super::Machine;
 use super::apply::{ApplyError, apply};
 use super::plan::{Wishes, plan};
 use super::sources::{self, Available, ReadError, SelectError, Source};
-use super::unknown::{leave_out, stand_ins};
+use super::unknown::{leave_out, stand_in};
 use crate::foundation::exit::chain;
 use crate::wire::cloud_config::config::{CloudConfig, ConfigError};
 use crate::wire::cloud_config::metadata::Metadata;
@@ -113,10 +113,8 @@ pub async fn run(
             ssh_key_name: &options.ssh_key_name,
         })
     };
-    let mut steps = planned(&user_data.wanted);
-    if let Some((other, missing)) = &user_data.unknown {
-        steps = leave_out(steps, &planned(other), missing);
-    }
+    let others = user_data.varied.iter().map(|(variable, wanted)| (*variable, planned(wanted)));
+    let steps = leave_out(planned(&user_data.wanted), &others.collect::<Vec<_>>());
     let failures = apply(&steps, machine, &options.workspace).await;
     for failure in &failures {
         say(console, &chain(failure));
@@ -143,23 +141,23 @@ enum Wanted {
     Script(String),
 }
 
-/// User-data as it was read.
+/// User-data as it was read, with stand-ins for the addresses that nobody knows.
 #[derive(Default)]
 struct UserDataRead {
     wanted: Wanted,
-    /// The same with other stand-ins for the addresses that nobody knows, and their variables.
-    unknown: Option<(Wanted, Vec<&'static str>)>,
+    /// The same with another stand-in for each of those that it names, by variable.
+    varied: Vec<(&'static str, Wanted)>,
 }
 
 fn read(source: &Available, addresses: &Addresses) -> Result<UserDataRead, UserDataError> {
     let text = user_data::text(source.user_data()?)?;
     warn_of_findings(&text);
-    let substituted = substitute(&text, addresses);
-    if substituted.missing.is_empty() {
-        return Ok(UserDataRead { wanted: wanted(substituted.text)?, unknown: None });
+    let filled = |varied| wanted(substitute(&text, &stand_in(addresses, varied)).text);
+    let mut read = UserDataRead { wanted: filled(None)?, varied: Vec::new() };
+    for variable in substitute(&text, addresses).missing {
+        read.varied.push((variable, filled(Some(variable))?));
     }
-    let [one, other] = stand_ins(addresses).map(|known| wanted(substitute(&text, &known).text));
-    Ok(UserDataRead { wanted: one?, unknown: Some((other?, substituted.missing)) })
+    Ok(read)
 }
 
 fn wanted(text: String) -> Result<Wanted, UserDataError> {
