@@ -75,6 +75,11 @@ impl Build {
     }
 }
 
+/// Where a program with planted mistakes is.
+pub(crate) fn planted(name: &str) -> PathBuf {
+    root().join("target/planted/x86_64-unknown-linux-gnu/lab").join(name)
+}
+
 /// Where the lab's image is.
 pub(crate) fn image_folder() -> PathBuf {
     root().join("target/image/lab")
