@@ -15,7 +15,7 @@ use crate::consensus::identity::{Cluster, Peer};
 use crate::consensus::log_store::{LogOptions, LogStore, WriterKind};
 use crate::consensus::mistakes::{Mistake, Mistakes};
 use crate::consensus::network::{
-    Caller, Hello, IDLE, MAGIC, Remotes, Reply, Request, Stranger, Welcome, receive, send,
+    Caller, Hello, IDLE, MAGIC, Remotes, Reply, Request, SIGN, Stranger, Welcome, receive, send,
 };
 use crate::consensus::proposer::{self, ProposeError, Proposer};
 use crate::consensus::reader::{self, ReadError, Reader};
@@ -93,7 +93,6 @@ impl Options {
             heartbeat_interval: self.heartbeat_ms,
             election_timeout_min: self.election_ms,
             election_timeout_max: self.election_ms * 2,
-            install_snapshot_timeout: 30_000,
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.entries_kept,
             max_payload_entries: ENTRIES_A_MESSAGE,
@@ -355,9 +354,8 @@ impl Member {
     }
 
     async fn converse(&self, mut io: Box<dyn Io>) -> io::Result<()> {
-        let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
         let io = &mut *io;
-        let hello: Hello = tokio::time::timeout(IDLE, receive(io)).await.map_err(timed_out)??;
+        let hello: Hello = receive(io, IDLE).await?;
         let own = self.inner.caller.cluster;
         if hello.cluster != own {
             tracing::warn!(
@@ -369,9 +367,16 @@ impl Member {
         }
         send(io, &Welcome::Ok).await?;
         loop {
-            let request = tokio::time::timeout(IDLE, receive(io)).await.map_err(timed_out)??;
-            let reply = self.handle(request).await;
-            tokio::time::timeout(IDLE, send(io, &reply)).await.map_err(timed_out)??;
+            let request = receive(io, IDLE).await?;
+            let mut reply = Box::pin(self.handle(request));
+            let reply = loop {
+                tokio::select! {
+                    biased;
+                    reply = &mut reply => break reply,
+                    () = tokio::time::sleep(SIGN) => send(io, &Reply::Working).await?,
+                }
+            };
+            send(io, &reply).await?;
         }
     }
 

@@ -5,8 +5,10 @@
 //!  frame(Request) ─▶                           ◀─ frame(Reply)       … and again
 //!  frame: length u32, little-endian │ postcard
 //! ```
-//! Every call has a deadline. A connection whose call did not end well is never used again, and
-//! one that was idle for long is not trusted. The magic lets HTTP live on the same port.
+//! A call ends when its deadline is over, or its other end is silent: who works on a question says so
+//! again and again, so that a checkpoint may take as long as it takes and a lost answer is not waited
+//! for. A connection whose call did not end well is never used again, and one that was idle for long
+//! is not trusted. The magic lets HTTP live on the same port.
 
 use std::fmt;
 use std::future::Future;
@@ -42,6 +44,14 @@ pub const IDLE: Duration = Duration::from_secs(30);
 /// How long a connection may be idle and still be used: well before the other end closes it, so
 /// that a question is not lost on its way to a closing door.
 const FRESH: Duration = Duration::from_secs(10);
+
+/// How long the other end may take for the next part of a frame, or to say that it still works.
+pub const SILENCE: Duration = Duration::from_secs(3);
+/// How often who works on a question says so.
+pub const SIGN: Duration = Duration::from_millis(500);
+/// Largest part of a frame that has to pass within [`SILENCE`], in bytes: a line that is slower than
+/// 350 kB/s is no line between members.
+const PART_BYTES: usize = 1 << 20;
 
 /// The first frame of a connection: who calls.
 #[derive(Debug, Serialize, Deserialize)]
@@ -94,9 +104,17 @@ pub enum Reply {
     NotLeader,
     /// It may or may not have been done.
     Failed(String),
+    /// The answer is still to come.
+    Working,
 }
 
-/// Writes one frame.
+/// Waits for the other end, as long as it may be silent.
+async fn heard<T>(step: impl Future<Output = io::Result<T>>, silence: Duration) -> io::Result<T> {
+    let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
+    tokio::time::timeout(silence, step).await.map_err(timed_out)?
+}
+
+/// Writes one frame. Each part has to be taken in time.
 pub async fn send<T: Serialize>(io: &mut dyn Io, message: &T) -> io::Result<()> {
     let mut bytes = vec![0; 4];
     bytes = postcard::to_extend(message, bytes).map_err(io::Error::other)?;
@@ -106,21 +124,26 @@ pub async fn send<T: Serialize>(io: &mut dyn Io, message: &T) -> io::Result<()> 
     }
     let length = u32::try_from(length).map_err(io::Error::other)?;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
-    io.write_all(&bytes).await?;
-    io.flush().await
+    for part in bytes.chunks(PART_BYTES) {
+        heard(io.write_all(part), SILENCE).await?;
+    }
+    heard(io.flush(), SILENCE).await
 }
 
-/// Reads one frame.
-pub async fn receive<T: DeserializeOwned>(io: &mut dyn Io) -> io::Result<T> {
-    let length = io.read_u32_le().await? as usize;
+/// Reads one frame, which has to begin within `idle`; each part has to come in time.
+pub async fn receive<T: DeserializeOwned>(io: &mut dyn Io, idle: Duration) -> io::Result<T> {
+    let length = heard(io.read_u32_le(), idle).await? as usize;
     if length > PEER_FRAME_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
     }
     // Memory grows with what arrives, not with what was announced.
     let mut body = Vec::new();
-    let got = io.take(length as u64).read_to_end(&mut body).await?;
-    if got < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    while body.len() < length {
+        let part = PART_BYTES.min(length - body.len());
+        let got = heard((&mut *io).take(part as u64).read_to_end(&mut body), SILENCE).await?;
+        if got < part {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
     postcard::from_bytes(&body).map_err(io::Error::other)
 }
@@ -170,19 +193,21 @@ impl Line {
 
     /// Asks, and waits for the answer at most until `deadline` is over.
     pub async fn call(&mut self, request: &Request, deadline: Duration) -> io::Result<Reply> {
+        heard(self.call_patiently(request), deadline).await
+    }
+
+    /// Asks, and waits for the answer for as long as the other end is heard.
+    pub async fn call_patiently(&mut self, request: &Request) -> io::Result<Reply> {
         // Taken out, so that a call given up half way leaves no connection behind.
-        let io = self.io.take().filter(|(_, used)| used.elapsed() < FRESH);
-        let work = async {
-            let mut io = match io {
-                Some((io, _)) => io,
-                None => self.connect().await?,
-            };
-            send(&mut *io, request).await?;
-            let reply = receive(&mut *io).await?;
-            Ok::<_, io::Error>((io, reply))
+        let mut io = match self.io.take().filter(|(_, used)| used.elapsed() < FRESH) {
+            Some((io, _)) => io,
+            None => heard(self.connect(), SILENCE).await?,
         };
-        let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
-        let (io, reply) = tokio::time::timeout(deadline, work).await.map_err(timed_out)??;
+        send(&mut *io, request).await?;
+        let mut reply = receive(&mut *io, SILENCE).await?;
+        while matches!(reply, Reply::Working) {
+            reply = receive(&mut *io, SILENCE).await?;
+        }
         self.io = Some((io, Instant::now()));
         Ok(reply)
     }
@@ -196,7 +221,7 @@ impl Line {
         let mut io = caller.net.connect(&Address::Tcp(address)).await?;
         io.write_all(MAGIC).await?;
         send(&mut *io, &Hello { cluster: caller.cluster, from: caller.me }).await?;
-        match receive(&mut *io).await? {
+        match receive(&mut *io, SILENCE).await? {
             Welcome::Ok => Ok(io),
             Welcome::OtherCluster(cluster) => {
                 let mut stranger = caller.stranger.lock().unwrap_or_else(PoisonError::into_inner);
@@ -241,11 +266,15 @@ impl Remote {
         request: Request,
         option: RPCOption,
     ) -> Result<Reply, RPCError<TypeConfig>> {
-        match self.line.call(&request, option.soft_ttl()).await {
-            Ok(Reply::Failed(why)) => Err(NetworkError::from_string(why).into()),
-            Ok(reply) => Ok(reply),
-            Err(error) => Err(Unreachable::new(&error).into()),
-        }
+        answered(self.line.call(&request, option.soft_ttl()).await)
+    }
+}
+
+fn answered(called: io::Result<Reply>) -> Result<Reply, RPCError<TypeConfig>> {
+    match called {
+        Ok(Reply::Failed(why)) => Err(NetworkError::from_string(why).into()),
+        Ok(reply) => Ok(reply),
+        Err(error) => Err(Unreachable::new(&error).into()),
     }
 }
 
@@ -288,14 +317,14 @@ impl RaftNetworkV2<TypeConfig> for Remote {
         vote: Vote,
         snapshot: Snapshot,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let request = Request::Snapshot { vote, meta: snapshot.meta, data: snapshot.snapshot };
-        let sending = Box::pin(self.call(request, option));
+        let sending = Box::pin(self.line.call_patiently(&request));
         match TypeConfig::select2(Box::pin(cancel), sending).await {
             openraft_rt::Select2::First(closed) => Err(closed.into()),
             openraft_rt::Select2::Second(reply) => {
-                let reply = reply?;
+                let reply = answered(reply)?;
                 if let Reply::Snapshot(response) = reply {
                     Ok(response)
                 } else {
@@ -312,5 +341,58 @@ impl RaftNetworkV2<TypeConfig> for Remote {
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let reply = self.call(Request::TransferLeader(request), option).await?;
         if let Reply::TransferLeader(response) = reply { Ok(response) } else { unexpected(&reply) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::net::MemoryNet;
+
+    /// Time between two signs that is just shorter than the silence that ends a call.
+    const OFTEN_ENOUGH: Duration = Duration::from_millis(2_900);
+
+    /// Calls a member that says so often that it works, and then answers, or not.
+    async fn called(signs: usize, answers: bool) -> (io::Result<Reply>, Duration) {
+        let net = MemoryNet::default();
+        let at = SocketAddr::from(([127, 0, 0, 1], 2380));
+        let mut incoming = net.bind(&Address::Tcp(at)).await.unwrap();
+        let member = async move {
+            let (mut io, _) = incoming.accept().await.unwrap();
+            let mut magic = [0; 4];
+            io.read_exact(&mut magic).await.unwrap();
+            let _: Hello = receive(&mut *io, IDLE).await.unwrap();
+            send(&mut *io, &Welcome::Ok).await.unwrap();
+            let asked: Request = receive(&mut *io, IDLE).await.unwrap();
+            assert!(matches!(asked, Request::ReadIndex));
+            for _ in 0..signs {
+                tokio::time::sleep(OFTEN_ENOUGH).await;
+                send(&mut *io, &Reply::Working).await.unwrap();
+            }
+            if answers {
+                send(&mut *io, &Reply::NotLeader).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        let caller = Caller { me: 1, cluster: 2, net: Arc::new(net), stranger: Mutex::default() };
+        let peer =
+            Peer { name: "m".to_owned(), peer_urls: vec!["http://127.0.0.1:2380".to_owned()] };
+        let mut line = Line::new(Arc::new(caller), peer);
+        let begun = Instant::now();
+        tokio::select! {
+            biased;
+            reply = line.call_patiently(&Request::ReadIndex) => (reply, begun.elapsed()),
+            () = member => panic!("the member waits for ever"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_heard_is_waited_for_and_who_falls_silent_is_not() {
+        let (reply, took) = called(20, true).await;
+        assert!(matches!(reply, Ok(Reply::NotLeader)), "{reply:?}");
+        assert!(took >= OFTEN_ENOUGH * 20);
+        let (reply, took) = called(2, false).await;
+        assert_eq!(reply.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(took < SILENCE * 3, "{took:?}");
     }
 }
