@@ -10,6 +10,7 @@ use crate::cli::multicall::Applet;
 use crate::cli::output::Output;
 use crate::cli::{daemon, environment};
 use crate::consensus::Seams;
+use crate::consensus::log_store::WriterKind;
 use crate::foundation::clock::SystemClock;
 use crate::foundation::exit::{Exit, chain};
 use crate::foundation::random::Random;
@@ -95,7 +96,7 @@ fn from_environment(flag: &str) -> Option<String> {
 }
 
 fn world() -> World {
-    World { seams: seams(), notify: Arc::new(notify) }
+    World { seams: seams(), notify: Arc::new(notify), writer: WriterKind::Thread }
 }
 
 /// The real world, as far as a member of a store touches it.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agents::etcd::bootstrap::{self, BootstrapError};
 use crate::agents::etcd::config::Config;
 use crate::agents::etcd::data_dir::{DataDir, DataDirError};
+use crate::consensus::log_store::WriterKind;
 use crate::consensus::member::StartError;
 use crate::consensus::{Member, Options, Seams, Status};
 use crate::foundation::limits::STOP_GRACE;
@@ -92,6 +93,8 @@ pub struct World {
     pub seams: Seams,
     /// The service manager.
     pub notify: Notify,
+    /// Where the log's writer runs: in a thread, unless time is simulated, which would not wait for it.
+    pub writer: WriterKind,
 }
 
 impl fmt::Debug for World {
@@ -125,6 +128,7 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
     let mut options = Options::new(identity.member, identity.initial_cluster(), data.member());
     options.heartbeat_ms = config.heartbeat_ms;
     options.election_ms = config.election_ms;
+    options.writer = world.writer;
     let member = Member::start(options, world.seams.clone()).await?;
     tracing::info!(
         member = format_args!("{:x}", member.id()),

@@ -12,6 +12,7 @@ use crate::cli::etcdctl::session::Session;
 use crate::cli::etcdctl::{Settings, words};
 use crate::cli::output::Output;
 use crate::consensus::Seams;
+use crate::consensus::log_store::WriterKind;
 use crate::foundation::clock::{Timestamp, TokioClock};
 use crate::foundation::random::Random;
 use crate::foundation::tasks::Tasks;
@@ -35,7 +36,8 @@ struct Store {
 impl Store {
     async fn start() -> Self {
         let store = Self { net: MemoryNet::default(), tasks: Tasks::default() };
-        let world = World { seams: store.seams(), notify: Arc::new(|_| {}) };
+        let world =
+            World { seams: store.seams(), notify: Arc::new(|_| {}), writer: WriterKind::Task };
         let config = Config::read(flag).unwrap();
         store.tasks.spawn("etcd", |stop: CancellationToken| async move {
             run::run(config, world, stop).await.unwrap();

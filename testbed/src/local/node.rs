@@ -15,6 +15,7 @@ use std::time::Duration;
 use corebox::agents::etcd;
 use corebox::agents::fleet;
 use corebox::consensus::Seams;
+use corebox::consensus::log_store::WriterKind;
 use corebox::foundation::clock::SystemClock;
 use corebox::foundation::random::Random;
 use corebox::foundation::tasks::Tasks;
@@ -123,7 +124,7 @@ async fn run(places: &Places, number: u8) -> Result<(), NodeError> {
         clock: Arc::new(SystemClock),
         random: Arc::new(Random::from_system()),
     };
-    let world = etcd::run::World { seams, notify: Arc::new(|_| ()) };
+    let world = etcd::run::World { seams, notify: Arc::new(|_| ()), writer: WriterKind::Thread };
     let store = etcd::run::run(store_config(places, number), world, tasks.stopping());
     let fleet = fleet(places, number, net, &tasks);
     tokio::select! {
