@@ -386,7 +386,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.submit(vec![Record::Purge(upto)], Waiting::Nobody).await
+        self.submit(vec![Record::Purge(upto)], Waiting::Nobody).await?;
+        tracing::info!(upto = upto.index, "log shortened: a checkpoint has what it said");
+        Ok(())
     }
 }
 

@@ -37,6 +37,7 @@ fn has_all(member: &Member, value: impl Fn(usize) -> String) {
 #[test]
 fn a_member_that_was_away_for_long_catches_up_by_a_checkpoint_and_stays_whole() {
     const INSTALLED: &str = "a checkpoint of the leader installed";
+    const SHORTENED: &str = "log shortened";
     let site = super::site("catch-up");
     let mut members = super::started(&site, &["a", "b", "c"]);
     let leads = leader(&members, None);
@@ -47,6 +48,11 @@ fn a_member_that_was_away_for_long_catches_up_by_a_checkpoint_and_stays_whole() 
     for number in 0..WRITES {
         members[leads].set(&format!("/w/{}", number % KEYS), &value(number)).unwrap();
     }
+    wait::until("the leader to shorten its log", START, || {
+        let said = log(&site, &members[leads]);
+        if said.contains(SHORTENED) { Ok(()) } else { Err(said) }
+    })
+    .unwrap();
     assert!(!log(&site, &members[away]).contains(INSTALLED));
     members[away].start_healthy().unwrap();
     has_all(&members[away], value);
