@@ -1,0 +1,70 @@
+//! Forgetting history: at once for readers, in steps for memory.
+//!
+//! A compaction takes effect when it is applied. What it drops is freed by [`Store::compact_step`]
+//! between batches, so that no batch waits for a large one. The events up to the revision say which
+//! keys have something to drop; those before it are dropped with them.
+
+use crate::store::mvcc::error::MvccError;
+use crate::store::mvcc::store::Store;
+use crate::store::mvcc::version::Version;
+
+/// How far the steps have come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sweep {
+    /// How many events at the front of the log are done with and stay: those of the compacted
+    /// revision itself.
+    done: usize,
+}
+
+impl Store {
+    /// Compacts the history before `revision`.
+    pub fn compact(&mut self, revision: i64) -> Result<(), MvccError> {
+        let compact_revision = self.state.compact_revision;
+        if revision <= compact_revision {
+            return Err(MvccError::Compacted { compact_revision });
+        }
+        if revision > self.state.revision {
+            return Err(MvccError::FutureRevision { current: self.state.revision });
+        }
+        self.state.compact_revision = revision;
+        self.sweep = Some(Sweep { done: 0 });
+        Ok(())
+    }
+
+    /// Frees what the last compaction dropped, looking at up to `events_max` events; tells whether
+    /// there is more to do.
+    pub fn compact_step(&mut self, events_max: usize) -> bool {
+        let Some(Sweep { done }) = self.sweep else { return false };
+        let revision = self.state.compact_revision;
+        let events_max = events_max.max(1);
+        let events = self.state.log.iter_from(done).take(events_max);
+        let versions = events.map(|event| event.version().clone());
+        let versions: Vec<_> = versions.take_while(|version| version.main() <= revision).collect();
+        for version in &versions {
+            self.compact_key(version.key(), revision);
+        }
+        let before = versions.iter().filter(|version| version.main() < revision).count();
+        self.state.log.drop_front(before);
+        // Those of the revision itself come after all that are dropped.
+        let done = done + versions.len() - before;
+        let finished = versions.len() < events_max;
+        self.sweep = (!finished).then_some(Sweep { done });
+        !finished
+    }
+
+    fn compact_key(&mut self, key: &[u8], revision: i64) {
+        // A key that was deleted was dropped with its first event; its later ones find nothing.
+        let Some(record) = self.state.keys.get(key) else { return };
+        let dropped = record.dropped_by(revision);
+        if dropped.versions == 0 {
+            return;
+        }
+        let bytes: u64 = record.versions().take(dropped.versions).map(Version::bytes).sum();
+        self.state.usage.total_bytes -= bytes;
+        if dropped.all {
+            self.state.keys.remove(key);
+        } else {
+            self.state.keys.update(key, |record| record.drop_oldest(dropped.versions));
+        }
+    }
+}

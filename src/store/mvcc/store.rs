@@ -1,0 +1,235 @@
+//! The writer: the only one who changes the store, one command after the other.
+
+use crate::store::mvcc::compaction::Sweep;
+use crate::store::mvcc::error::MvccError;
+use crate::store::mvcc::events::Event;
+use crate::store::mvcc::lease::{Lease, NO_LEASE};
+use crate::store::mvcc::record::Record;
+use crate::store::mvcc::txn::{DeleteRange, Op, OpOutcome, Put};
+use crate::store::mvcc::version::{KeyValue, Version};
+use crate::store::mvcc::view::{NEWEST, View};
+
+/// One replicated command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// Reads or writes keys.
+    Op(Op<'a>),
+    /// Compacts the history before a revision.
+    Compact {
+        /// The revision.
+        revision: i64,
+    },
+    /// Grants a lease; the leader has chosen the id and the time.
+    LeaseGrant {
+        /// The id, not 0.
+        id: i64,
+        /// Seconds to live.
+        ttl: i64,
+    },
+    /// Ends a lease and deletes its keys.
+    LeaseRevoke {
+        /// The id.
+        id: i64,
+    },
+    /// Writes down how long a lease still has, for the next leader.
+    LeaseCheckpoint {
+        /// The id.
+        id: i64,
+        /// Seconds; 0 for all of them.
+        remaining: i64,
+    },
+}
+
+/// What a command did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// An operation on keys was done.
+    Op(OpOutcome),
+    /// Something else was done.
+    Done {
+        /// The store's revision after it.
+        revision: i64,
+    },
+}
+
+/// The store and what its writer needs.
+#[derive(Debug, Default)]
+pub struct Store {
+    pub(super) state: View,
+    pub(super) sweep: Option<Sweep>,
+    /// How many changes the command that is being carried out has made.
+    written: u32,
+    /// Where versions are encoded.
+    scratch: Vec<u8>,
+}
+
+impl Store {
+    /// Goes on from a view, which itself does not change.
+    pub fn from_view(view: View) -> Self {
+        Self { state: view, ..Self::default() }
+    }
+
+    /// Returns the store as it is now.
+    pub fn view(&self) -> View {
+        self.state.clone()
+    }
+
+    /// Carries out a batch; each command succeeds or fails by itself, and one that fails changes
+    /// nothing.
+    pub fn apply(&mut self, batch: &[Command<'_>]) -> Vec<Result<Outcome, MvccError>> {
+        batch.iter().map(|command| self.apply_one(command)).collect()
+    }
+
+    fn apply_one(&mut self, command: &Command<'_>) -> Result<Outcome, MvccError> {
+        match command {
+            Command::Op(op) => return self.op(op).map(Outcome::Op),
+            Command::Compact { revision } => self.compact(*revision)?,
+            Command::LeaseGrant { id, ttl } => self.lease_grant(*id, *ttl)?,
+            Command::LeaseRevoke { id } => self.lease_revoke(*id)?,
+            Command::LeaseCheckpoint { id, remaining } => {
+                self.lease_checkpoint(*id, *remaining)?;
+            }
+        }
+        Ok(Outcome::Done { revision: self.state.revision })
+    }
+
+    /// Carries out one operation as a revision of its own.
+    pub fn op(&mut self, op: &Op<'_>) -> Result<OpOutcome, MvccError> {
+        match op {
+            Op::Put(put) => {
+                self.check_put(put)?;
+                let outcome = self.put(put);
+                self.commit();
+                Ok(outcome)
+            }
+            Op::DeleteRange(delete) => {
+                let outcome = self.delete_range(delete);
+                self.commit();
+                Ok(outcome)
+            }
+            Op::Range(range) => {
+                let result = self.state.range(range)?.into_owned();
+                Ok(OpOutcome::Range { revision: self.state.revision, result })
+            }
+            Op::Txn(txn) => self.txn(txn).map(OpOutcome::Txn),
+        }
+    }
+
+    /// Grants a lease.
+    pub fn lease_grant(&mut self, id: i64, ttl: i64) -> Result<(), MvccError> {
+        if id == NO_LEASE {
+            return Err(MvccError::LeaseNotFound { id });
+        }
+        if self.state.leases.get(id).is_some() {
+            return Err(MvccError::LeaseExists { id });
+        }
+        self.state.leases.grant(Lease { id, ttl, remaining: 0 });
+        Ok(())
+    }
+
+    /// Ends a lease: its keys are deleted in their order, in one revision.
+    pub fn lease_revoke(&mut self, id: i64) -> Result<(), MvccError> {
+        if self.state.leases.get(id).is_none() {
+            return Err(MvccError::LeaseNotFound { id });
+        }
+        let keys: Vec<Box<[u8]>> = self.state.leases.keys(id).map(Box::from).collect();
+        for key in keys {
+            self.delete(&key);
+        }
+        self.commit();
+        self.state.leases.remove(id);
+        Ok(())
+    }
+
+    /// Writes down how long a lease still has.
+    pub fn lease_checkpoint(&mut self, id: i64, remaining: i64) -> Result<(), MvccError> {
+        let known = self.state.leases.set_remaining(id, remaining);
+        known.ok_or(MvccError::LeaseNotFound { id })
+    }
+
+    /// Returns the revision that readers within the command see.
+    pub(super) fn revision_within(&self) -> i64 {
+        self.state.revision + i64::from(self.written > 0)
+    }
+
+    /// Ends a command: what it changed becomes the next revision.
+    pub(super) fn commit(&mut self) {
+        self.state.revision = self.revision_within();
+        self.written = 0;
+    }
+
+    /// Checks what a put needs of the store.
+    pub(super) fn check_put(&self, put: &Put<'_>) -> Result<(), MvccError> {
+        if (put.ignore_value || put.ignore_lease) && self.state.get(put.key).is_none() {
+            return Err(MvccError::KeyNotFound);
+        }
+        if put.lease != NO_LEASE && self.state.leases.get(put.lease).is_none() {
+            return Err(MvccError::LeaseNotFound { id: put.lease });
+        }
+        Ok(())
+    }
+
+    /// Puts a key within the command; the put was checked.
+    pub(super) fn put(&mut self, put: &Put<'_>) -> OpOutcome {
+        let main = self.state.revision + 1;
+        let record = self.state.keys.get(put.key);
+        let head = record.and_then(Record::live).cloned();
+        let before = head.as_ref().map(Version::fields).unwrap_or_default();
+        let created = head.is_none();
+        let fields = KeyValue {
+            key: put.key,
+            create_revision: if created { main } else { before.create_revision },
+            mod_revision: main,
+            version: before.version + 1,
+            value: if put.ignore_value { before.value } else { put.value },
+            lease: if put.ignore_lease { before.lease } else { put.lease },
+        };
+        let version = Version::new(&fields, self.written, &mut self.scratch);
+        self.state.leases.move_key(put.key, before.lease, fields.lease);
+        self.append(version, head.as_ref());
+        let prev = head.filter(|_| put.prev_kv);
+        OpOutcome::Put { revision: self.revision_within(), prev }
+    }
+
+    /// Deletes a range within the command.
+    pub(super) fn delete_range(&mut self, delete: &DeleteRange<'_>) -> OpOutcome {
+        let doomed: Vec<Version> = self.state.seen(delete.range, NEWEST).cloned().collect();
+        for version in &doomed {
+            self.delete(version.key());
+        }
+        let deleted = doomed.len();
+        let prev = if delete.prev_kv { doomed } else { Vec::new() };
+        OpOutcome::DeleteRange { revision: self.revision_within(), deleted, prev }
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        let Some(head) = self.state.get(key).cloned() else { return };
+        let main = self.state.revision + 1;
+        let fields = KeyValue { key, mod_revision: main, ..KeyValue::default() };
+        let version = Version::new(&fields, self.written, &mut self.scratch);
+        self.state.leases.move_key(key, head.fields().lease, NO_LEASE);
+        self.append(version, Some(&head));
+    }
+
+    /// Makes a version the newest of its key; `replaced` is the live one before it.
+    fn append(&mut self, version: Version, replaced: Option<&Version>) {
+        let state = &mut self.state;
+        let usage = &mut state.usage;
+        usage.total_bytes += version.bytes();
+        usage.live_bytes += if version.is_tombstone() { 0 } else { version.bytes() };
+        usage.live_bytes -= replaced.map_or(0, Version::bytes);
+        // What a transaction writes twice was, before the transaction, what it was then.
+        let before = state.revision;
+        let updated = state.keys.update(version.key(), |record| {
+            let prev = record.live_at(before).cloned();
+            record.push(version.clone());
+            prev
+        });
+        let prev = updated.unwrap_or_else(|| {
+            state.keys.insert(Record::new(version.clone()));
+            None
+        });
+        state.log.push(Event::new(version, prev));
+        self.written += 1;
+    }
+}

@@ -1,0 +1,153 @@
+//! Writing to the tree. Each write goes down by recursion, and puts the counts right on its way up.
+
+use std::sync::Arc;
+
+use super::node::{Branch, Child, Node, Place, Separators, Split};
+use super::{Entry, Tree};
+
+/// What an insertion did to a node.
+struct Inserted<E> {
+    replaced: Option<E>,
+    /// By how much there are now more live entries.
+    gained: isize,
+    split: Option<Split<E>>,
+}
+
+impl<E: Entry> Tree<E> {
+    /// Puts an entry in and returns the one with the same key that it replaces.
+    pub(crate) fn insert(&mut self, entry: E) -> Option<E> {
+        let done = insert_in(&mut self.root, entry);
+        self.live = self.live.saturating_add_signed(done.gained);
+        if let Some(split) = done.split {
+            let live = self.live - split.right.live;
+            let mut separators = Separators::default();
+            separators.insert(0, &split.separator);
+            let left = Child { node: Arc::clone(&self.root), live };
+            let branch = Branch { separators, children: vec![left, split.right] };
+            self.root = Arc::new(Node::Branch(Box::new(branch)));
+        }
+        done.replaced
+    }
+
+    /// Lets `change` change the entry with a key, but not its key; returns what that returns.
+    pub(crate) fn update<R>(&mut self, key: &[u8], change: impl FnOnce(&mut E) -> R) -> Option<R> {
+        let (result, gained) = update_in(&mut self.root, key, change)?;
+        self.live = self.live.saturating_add_signed(gained);
+        Some(result)
+    }
+
+    /// Takes the entry with a key out.
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<E> {
+        self.get(key)?;
+        let removed = remove_in(&mut self.root, key)?;
+        self.live -= usize::from(removed.is_live());
+        if let Node::Branch(branch) = &*self.root
+            && let [only] = branch.children.as_slice()
+        {
+            self.root = Arc::clone(&only.node);
+        }
+        Some(removed)
+    }
+}
+
+fn insert_in<E: Entry>(node: &mut Arc<Node<E>>, entry: E) -> Inserted<E> {
+    let node = Arc::make_mut(node);
+    let (replaced, gained, at) = match node {
+        Node::Leaf(entries) => {
+            let live = isize::from(entry.is_live());
+            match entries.binary_search_by(|found| found.key().cmp(entry.key())) {
+                Ok(at) => {
+                    let replaced = std::mem::replace(&mut entries[at], entry);
+                    let gained = live - isize::from(replaced.is_live());
+                    (Some(replaced), gained, at)
+                }
+                Err(at) => {
+                    if entries.len() == entries.capacity() {
+                        entries.reserve_exact(1);
+                    }
+                    entries.insert(at, entry);
+                    (None, live, at)
+                }
+            }
+        }
+        Node::Branch(branch) => {
+            let at = branch.separators.child_of(entry.key());
+            let child = &mut branch.children[at];
+            let done = insert_in(&mut child.node, entry);
+            child.live = child.live.saturating_add_signed(done.gained);
+            let last_changed = at + usize::from(done.split.is_some());
+            branch.take_split(at, done.split);
+            (done.replaced, done.gained, last_changed)
+        }
+    };
+    let place = if at + 1 == node.len() { Place::End } else { Place::Within };
+    Inserted { replaced, gained, split: node.split_if_long(place) }
+}
+
+fn update_in<E: Entry, R>(
+    node: &mut Arc<Node<E>>,
+    key: &[u8],
+    change: impl FnOnce(&mut E) -> R,
+) -> Option<(R, isize)> {
+    match Arc::make_mut(node) {
+        Node::Leaf(entries) => {
+            let at = entries.binary_search_by(|entry| entry.key().cmp(key)).ok()?;
+            let before = isize::from(entries[at].is_live());
+            let result = change(&mut entries[at]);
+            Some((result, isize::from(entries[at].is_live()) - before))
+        }
+        Node::Branch(branch) => {
+            let at = branch.separators.child_of(key);
+            let child = &mut branch.children[at];
+            let (result, gained) = update_in(&mut child.node, key, change)?;
+            child.live = child.live.saturating_add_signed(gained);
+            Some((result, gained))
+        }
+    }
+}
+
+fn remove_in<E: Entry>(node: &mut Arc<Node<E>>, key: &[u8]) -> Option<E> {
+    match Arc::make_mut(node) {
+        Node::Leaf(entries) => {
+            let at = entries.binary_search_by(|entry| entry.key().cmp(key)).ok()?;
+            Some(entries.remove(at))
+        }
+        Node::Branch(branch) => {
+            let at = branch.separators.child_of(key);
+            let child = &mut branch.children[at];
+            let removed = remove_in(&mut child.node, key)?;
+            child.live -= usize::from(removed.is_live());
+            if child.node.len() < child.node.min() {
+                branch.mend(at);
+            }
+            Some(removed)
+        }
+    }
+}
+
+impl<E: Entry> Branch<E> {
+    /// Takes in the right part of the child at `at`, if it was split.
+    fn take_split(&mut self, at: usize, split: Option<Split<E>>) {
+        if let Some(split) = split {
+            self.children[at].live -= split.right.live;
+            self.separators.insert(at, &split.separator);
+            self.children.insert(at + 1, split.right);
+        }
+    }
+
+    /// Merges a child that is too short with a neighbour; both get half if one would be too long.
+    fn mend(&mut self, at: usize) {
+        if self.children.len() < 2 {
+            return;
+        }
+        let left = at.saturating_sub(1);
+        let right = self.children.remove(left + 1);
+        let separator = self.separators.remove(left);
+        let child = &mut self.children[left];
+        let node = Arc::make_mut(&mut child.node);
+        node.absorb(&separator, Arc::unwrap_or_clone(right.node));
+        child.live += right.live;
+        let split = node.split_if_long(Place::Within);
+        self.take_split(left, split);
+    }
+}

@@ -1,0 +1,156 @@
+//! The tree against the standard library's map, and its shape after every step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::node::Node;
+use super::{Entry, Tree};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Item {
+    key: Vec<u8>,
+    live: bool,
+}
+
+impl Entry for Item {
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    fn is_live(&self) -> bool {
+        self.live
+    }
+}
+
+/// Checks order, counts and fill of a node and all below it; returns its height.
+fn check(node: &Arc<Node<Item>>, low: &[u8], high: Option<&[u8]>, is_root: bool) -> usize {
+    assert!(node.len() <= node.max(), "{} in a node", node.len());
+    assert!(is_root || node.len() >= node.min(), "{} in a node", node.len());
+    match &**node {
+        Node::Leaf(entries) => {
+            assert!(entries.is_sorted_by(|left, right| left.key < right.key));
+            assert!(entries.iter().all(|entry| entry.key() >= low));
+            assert!(entries.iter().all(|entry| high.is_none_or(|high| entry.key() < high)));
+            0
+        }
+        Node::Branch(branch) => {
+            assert_eq!(branch.separators.len() + 1, branch.children.len());
+            let mut heights = Vec::new();
+            for (at, child) in branch.children.iter().enumerate() {
+                let low = at.checked_sub(1).map_or(low, |at| branch.separators.get(at));
+                let last = at == branch.separators.len();
+                let high = if last { high } else { Some(branch.separators.get(at)) };
+                assert_eq!(child.live, child.node.count_live());
+                heights.push(check(&child.node, low, high, false));
+            }
+            assert!(heights.iter().all(|height| *height == heights[0]), "{heights:?}");
+            heights[0] + 1
+        }
+    }
+}
+
+fn check_whole(tree: &Tree<Item>, plain: &BTreeMap<Vec<u8>, bool>) {
+    check(&tree.root, b"", None, true);
+    let found = tree.iter().map(|item| (&item.key, &item.live));
+    assert!(found.eq(plain.iter()));
+    assert_eq!(tree.live(), plain.values().filter(|live| **live).count());
+}
+
+fn check_around(tree: &Tree<Item>, plain: &BTreeMap<Vec<u8>, bool>, key: &[u8]) {
+    assert_eq!(tree.get(key).map(|item| item.live), plain.get(key).copied());
+    let before = plain.range(..key.to_vec()).filter(|(_, live)| **live).count();
+    assert_eq!(tree.live_before(key), before);
+    let first = tree.iter_from(key).next().map(|item| &item.key);
+    assert_eq!(first, plain.range(key.to_vec()..).next().map(|(key, _)| key));
+}
+
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        proptest::collection::vec(0_u8..4, 1..6),
+        (0_u16..2000).prop_map(|number| format!("key/{number:05}").into_bytes()),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_does_what_a_sorted_map_does(
+        built in proptest::collection::btree_map(key(), any::<bool>(), 0..800),
+        steps in proptest::collection::vec((0_u8..5, key(), any::<bool>()), 1..900),
+        shrink in any::<bool>(),
+    ) {
+        let items = built.iter().map(|(key, live)| Item { key: key.clone(), live: *live });
+        let mut tree = Tree::from_sorted(items.collect());
+        let mut plain = built;
+        check_whole(&tree, &plain);
+        let (old_tree, old_plain) = (tree.clone(), plain.clone());
+        for (at, (what, key, live)) in steps.into_iter().enumerate() {
+            match (what, shrink) {
+                (0..=1, _) | (2, false) => {
+                    let item = Item { key: key.clone(), live };
+                    let replaced = tree.insert(item).map(|item| item.live);
+                    prop_assert_eq!(replaced, plain.insert(key.clone(), live));
+                }
+                (3, false) => {
+                    let seen = tree.update(&key, |item| std::mem::replace(&mut item.live, live));
+                    prop_assert_eq!(seen, plain.get_mut(&key).map(|old| std::mem::replace(old, live)));
+                }
+                _ => {
+                    // The neighbour, so that most removals find something.
+                    let near = plain.range(key.clone()..).next().map(|(key, _)| key.clone());
+                    let gone = near.unwrap_or_else(|| key.clone());
+                    let removed = tree.remove(&gone).map(|item| item.live);
+                    prop_assert_eq!(removed, plain.remove(&gone));
+                }
+            }
+            check_around(&tree, &plain, &key);
+            if at % 50 == 0 {
+                check_whole(&tree, &plain);
+            }
+        }
+        check_whole(&tree, &plain);
+        check_whole(&old_tree, &old_plain);
+    }
+}
+
+#[test]
+fn a_tree_can_be_emptied_and_filled_again() {
+    let mut tree = Tree::default();
+    let mut plain = BTreeMap::new();
+    for round in 0..3_u32 {
+        for number in 0..3000_u32 {
+            let key = number.to_be_bytes().to_vec();
+            tree.insert(Item { key: key.clone(), live: number % 3 != round });
+            plain.insert(key, number % 3 != round);
+        }
+        check_whole(&tree, &plain);
+        for number in (0..3000_u32).rev() {
+            let key = (number.wrapping_mul(1777) % 3000).to_be_bytes();
+            assert!(tree.remove(&key).is_some());
+        }
+        plain.clear();
+        check_whole(&tree, &plain);
+    }
+}
+
+#[test]
+fn a_write_copies_only_what_another_copy_has() {
+    let entry = |number: u32| Item { key: number.to_be_bytes().to_vec(), live: true };
+    let mut tree = Tree::from_sorted((0..10_000).map(entry).collect());
+    let copy = tree.clone();
+    tree.update(&7_u32.to_be_bytes(), |item| item.live = false);
+    let (Node::Branch(new), Node::Branch(old)) = (&*tree.root, &*copy.root) else {
+        panic!("ten thousand entries in one leaf");
+    };
+    assert!(!Arc::ptr_eq(&new.children[0].node, &old.children[0].node));
+    for (new, old) in new.children.iter().zip(&old.children).skip(1) {
+        assert!(Arc::ptr_eq(&new.node, &old.node));
+    }
+    let root = Arc::as_ptr(&tree.root);
+    drop(copy);
+    tree.update(&9_u32.to_be_bytes(), |item| item.live = false);
+    assert_eq!(Arc::as_ptr(&tree.root), root, "what nobody else has is changed in place");
+}
