@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::errors::RaftError;
-use openraft::{Config, ServerState, SnapshotPolicy};
+use openraft::{Config, Instant as _, ServerState, SnapshotPolicy};
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::identity::{Cluster, Peer};
+use crate::consensus::leases::{self, LeaseAsk, LeaseError};
 use crate::consensus::log_store::{LogOptions, LogStore, WriterKind};
 use crate::consensus::mistakes::{Mistake, Mistakes};
 use crate::consensus::network::{
@@ -39,6 +40,10 @@ const ENTRIES_KEPT: u64 = 5_000;
 const ENTRIES_A_MESSAGE: u64 = 300;
 /// How long a forwarded proposal may take at the leader.
 const FORWARDED: Duration = Duration::from_secs(5);
+/// Election timeouts of silence after which a leader's quorum counts as gone.
+const QUORUM_SILENT_ELECTIONS: u32 = 2;
+/// How long to leave to others between two steps of freeing memory.
+const SWEEP_PAUSE: Duration = Duration::from_millis(10);
 /// How long a leader that stops waits for another to take over.
 const HAND_OVER: Duration = Duration::from_millis(2_500);
 /// Shortest time between two looks at what expires: keys that are due together go together.
@@ -135,6 +140,26 @@ pub enum StartError {
     },
 }
 
+/// Leadership was not handed over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MoveError {
+    /// This member does not lead.
+    #[error("this member does not lead; ask the one that does")]
+    NotLeader,
+    /// The other is no voting member.
+    #[error("the one that is to lead is no voting member of this cluster")]
+    NoVoter,
+    /// Nobody took it over in time.
+    #[error("nobody took leadership over in time")]
+    Late,
+    /// The library refused.
+    #[error("the consensus library does not hand over: {why}")]
+    Library {
+        /// Its own words.
+        why: String,
+    },
+}
+
 /// Where a member stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -144,6 +169,8 @@ pub struct Status {
     pub leads: bool,
     /// The term.
     pub term: u64,
+    /// The index of the last entry that is known here to be agreed on.
+    pub committed: u64,
     /// The index of the last entry that was applied here.
     pub applied: u64,
     /// Why this member has stopped by itself, if it has.
@@ -164,6 +191,7 @@ struct Inner {
     store: StateMachine,
     proposer: Proposer,
     reader: Reader,
+    leases: Arc<leases::Means>,
     caller: Arc<Caller>,
     tasks: Mutex<Option<Tasks>>,
 }
@@ -217,6 +245,15 @@ impl Member {
             mistakes: options.mistakes,
         };
         let reader = Reader::start(means, &tasks);
+        let leases = Arc::new(leases::Means {
+            raft: raft.clone(),
+            store: store.clone(),
+            proposer: proposer.clone(),
+            reader: reader.clone(),
+            caller: caller.clone(),
+            grace: Duration::from_millis(options.election_ms),
+        });
+        tasks.spawn("leases", |stop| leases.clone().run(stop));
         let inner = Inner {
             id: options.id,
             raft,
@@ -224,12 +261,15 @@ impl Member {
             store,
             proposer,
             reader,
+            leases,
             caller,
             tasks: Mutex::default(),
         };
         let member = Self { inner: Arc::new(inner) };
         let expiry = member.clone();
         tasks.spawn("expiry", |stop| async move { expiry.expire(seams.clock, stop).await });
+        let sweeping = member.clone();
+        tasks.spawn("compaction", |stop| async move { sweeping.sweep(stop).await });
         let checkpoints = member.clone();
         let bytes = options.checkpoint_log_bytes;
         tasks.spawn("checkpoints", |stop| async move { checkpoints.checkpoint(bytes, stop).await });
@@ -261,6 +301,43 @@ impl Member {
         self.inner.reader.barrier(deadline).await
     }
 
+    /// Has the member that leads answer for a lease.
+    pub async fn lease(
+        &self,
+        ask: LeaseAsk,
+        deadline: Duration,
+    ) -> Result<Option<i64>, LeaseError> {
+        let leases = self.inner.leases.clone();
+        let asked = async move { leases.ask(ask, deadline).await };
+        self.within("lease", asked).await.unwrap_or(Err(LeaseError))
+    }
+
+    /// Makes another member lead, and waits until it does.
+    pub async fn move_leader(&self, to: u64, deadline: Duration) -> Result<(), MoveError> {
+        let inner = self.inner.clone();
+        let moved = async move { inner.move_leader(to, deadline).await };
+        self.within("move leader", moved).await.unwrap_or(Err(MoveError::Late))
+    }
+
+    /// Does what calls the library in a task of this member, which has a seed; `None` if it stops.
+    async fn within<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (answer, wait) = oneshot::channel();
+        let tasks = self.tasks().clone()?;
+        tasks.spawn(name, |stop| async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                // An error means that nobody waits any more.
+                done = work => drop(answer.send(done)),
+            }
+        });
+        wait.await.ok()
+    }
+
     /// Looks at the state that this member has applied.
     pub fn read<T>(&self, look: impl FnOnce(&Machine) -> T) -> T {
         look(&self.inner.store.image().machine)
@@ -285,8 +362,24 @@ impl Member {
             leader: metrics.current_leader,
             leads: metrics.state == ServerState::Leader,
             term: metrics.current_term,
+            committed: metrics.local_committed.map_or(0, |id| id.index),
             applied: self.inner.store.image().position.applied.map_or(0, |id| id.index),
             failed: metrics.running_state.as_ref().err().map(|error| own_words(&error.to_string())),
+        }
+    }
+
+    /// Tells whether this member is of use: it follows a leader, or leads a quorum that has answered
+    /// lately. One that was cut off while it led still thinks that it leads.
+    pub fn is_led(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
+        match metrics.current_leader {
+            Some(leader) if leader == self.inner.id => {
+                let lately = self.inner.leases.grace * QUORUM_SILENT_ELECTIONS;
+                let answered = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < lately);
+                answered || metrics.membership_config.voter_ids().count() == 1
+            }
+            led => led.is_some(),
         }
     }
 
@@ -404,6 +497,10 @@ impl Member {
                 let index = self.inner.reader.read_index().await;
                 Ok(index.map_or(Reply::NotLeader, Reply::ReadIndex))
             }
+            Request::Lease(ask) => {
+                let answer = self.inner.leases.answer(ask).await;
+                Ok(answer.map_or(Reply::NotLeader, Reply::Lease))
+            }
         };
         result.unwrap_or_else(Reply::Failed)
     }
@@ -458,6 +555,32 @@ impl Member {
         }
     }
 
+    /// Frees memory after each compaction, in steps between which batches are applied.
+    async fn sweep(&self, stop: CancellationToken) {
+        let mut progress = self.progress();
+        loop {
+            let dropped = async {
+                let dropped = progress.wait_for(|progress| progress.compacted != progress.swept);
+                dropped.await.is_ok()
+            };
+            let dropped = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                dropped = dropped => dropped,
+            };
+            if !dropped {
+                return;
+            }
+            while self.inner.store.compact_step() {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(SWEEP_PAUSE) => {}
+                }
+            }
+        }
+    }
+
     /// Makes a checkpoint whenever the log has grown by `bytes`.
     async fn checkpoint(&self, bytes: u64, stop: CancellationToken) {
         let mut progress = self.progress();
@@ -494,19 +617,29 @@ impl Inner {
             others.max_by_key(|(_, at)| **at).map(|(id, _)| *id)
         };
         let Some(best) = best.filter(|_| self.raft.is_leader()) else { return };
-        if let Err(error) = self.raft.trigger().transfer_leader(best).await {
-            tracing::warn!(%error, "leadership was not handed over");
-            return;
+        match self.move_leader(best, HAND_OVER).await {
+            Ok(()) => tracing::info!(to = format_args!("{best:x}"), "leadership handed over"),
+            Err(error) => tracing::warn!(%error, "leadership was not handed over"),
         }
+    }
+
+    async fn move_leader(&self, to: u64, deadline: Duration) -> Result<(), MoveError> {
+        if !self.raft.is_leader() {
+            return Err(MoveError::NotLeader);
+        }
+        if !self.store.image().position.membership.voter_ids().any(|voter| voter == to) {
+            return Err(MoveError::NoVoter);
+        }
+        if to == self.id {
+            return Ok(());
+        }
+        let asked = self.raft.trigger().transfer_leader(to).await;
+        asked.map_err(|error| MoveError::Library { why: error.to_string() })?;
         let taken = |metrics: &openraft::RaftMetrics<TypeConfig>| {
             metrics.current_leader.is_some_and(|leader| leader != self.id)
         };
-        let taken = self.raft.wait(Some(HAND_OVER)).metrics(taken, "another leads").await;
-        if taken.is_ok() {
-            tracing::info!(to = format_args!("{best:x}"), "leadership handed over");
-        } else {
-            tracing::warn!("nobody took leadership over in time");
-        }
+        let taken = self.raft.wait(Some(deadline)).metrics(taken, "another leads").await;
+        taken.map(drop).map_err(|_| MoveError::Late)
     }
 }
 

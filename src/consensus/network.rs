@@ -31,6 +31,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use crate::consensus::identity::Peer;
+use crate::consensus::leases::LeaseAsk;
 use crate::consensus::types::{Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::foundation::limits::PEER_FRAME_BYTES_MAX;
 use crate::platform::net::{Address, Io, Net, first_address};
@@ -88,6 +89,8 @@ pub enum Request {
     Propose(Vec<Command>),
     /// Up to where the leader's log must be applied so that a read is not stale.
     ReadIndex,
+    /// About a lease, which the leader counts.
+    Lease(LeaseAsk),
 }
 
 /// What it is told.
@@ -106,6 +109,8 @@ pub enum Reply {
     Failed(String),
     /// The answer is still to come.
     Working,
+    /// The seconds of a lease; `None` if there is no such lease.
+    Lease(Option<i64>),
 }
 
 /// Waits for the other end, as long as it may be silent.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
+use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use crate::consensus::types::Raft;
 use crate::foundation::clock::Clock;
 use crate::foundation::limits::{BATCH_BYTES_MAX, PROPOSALS_MAX};
 use crate::foundation::tasks::Tasks;
+use crate::store::keys_v3::Change;
 use crate::store::{Batch, Command, Outcome};
 
 /// Batches that may be under way at a time: enough to write one while another is being agreed on.
@@ -149,7 +151,8 @@ fn weight(proposal: &Proposal) -> usize {
         Command::Put(put) => put.path.len() + put.value.len() + 32,
         Command::Append { path, value, .. } => path.len() + value.len() + 32,
         Command::Delete(delete) => delete.path.len() + delete.compare.value.len() + 32,
-        Command::Expire | Command::Publish { .. } => 64,
+        Command::V3(Change::Op(op)) => op.encoded_len() + 32,
+        Command::Expire | Command::Publish { .. } | Command::V3(_) => 64,
     };
     proposal.commands.iter().map(one).sum()
 }

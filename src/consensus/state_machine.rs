@@ -10,8 +10,10 @@ use openraft::{EntryPayload, OptionalSend};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::consensus::leases::Leases;
 use crate::consensus::types::{LogId, Membership, Snapshot, SnapshotMeta, TypeConfig};
 use crate::foundation::exit::chain;
+use crate::foundation::limits::COMPACT_EVENTS_MAX;
 use crate::platform::disk::Disk;
 use crate::store::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::store::machine::Machine;
@@ -41,6 +43,12 @@ pub struct Progress {
     pub applied: u64,
     /// The index of the v2 keys.
     pub keys: u64,
+    /// The revision of the v3 keys.
+    pub revision: i64,
+    /// The revision before which their history was dropped last.
+    pub compacted: i64,
+    /// The last such revision for which memory was freed.
+    pub swept: i64,
 }
 
 /// The store of one member; clones share it.
@@ -50,6 +58,7 @@ pub struct StateMachine {
     progress: Arc<watch::Sender<Progress>>,
     disk: Arc<dyn Disk>,
     folder: PathBuf,
+    leases: Arc<Leases>,
     /// Held while a checkpoint is written: one that is made and one that is installed would write
     /// the same temporary file.
     saving: Arc<tokio::sync::Mutex<()>>,
@@ -71,6 +80,7 @@ impl StateMachine {
             progress,
             disk,
             folder: folder.to_owned(),
+            leases: Arc::default(),
             saving: Arc::default(),
             inline,
         })
@@ -84,6 +94,24 @@ impl StateMachine {
     /// Returns a channel that tells how far the machine has come.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
+    }
+
+    /// Returns the ends of leases.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Frees some memory after a compaction; tells whether there is more to free.
+    pub fn compact_step(&self) -> bool {
+        let mut image = self.image_mut();
+        let keys = &mut image.machine.keys_v3;
+        let more = keys.compact_step(COMPACT_EVENTS_MAX);
+        if !more {
+            let swept = keys.view().compact_revision();
+            drop(image);
+            self.progress.send_modify(|progress| progress.swept = swept);
+        }
+        more
     }
 
     fn image_mut(&self) -> RwLockWriteGuard<'_, Image> {
@@ -116,14 +144,21 @@ impl StateMachine {
     }
 }
 
+/// Returns how far a machine has come that has nothing to free, as one that was just read.
 fn progress(image: &Image) -> Progress {
-    let applied = image.position.applied.map_or(0, |id| id.index);
-    Progress { applied, keys: image.machine.keys.index() }
+    let view = image.machine.keys_v3.view();
+    Progress {
+        applied: image.position.applied.map_or(0, |id| id.index),
+        keys: image.machine.keys.index(),
+        revision: view.revision(),
+        compacted: view.compact_revision(),
+        swept: view.compact_revision(),
+    }
 }
 
-fn encode(image: &Image) -> Vec<u8> {
+fn copied(image: &Image) -> Checkpoint {
     let position = postcard::to_stdvec(&image.position).expect("plain data always encodes");
-    Checkpoint { position, machine: image.machine.clone() }.encode()
+    Checkpoint { position, machine: image.machine.clone() }
 }
 
 fn decode(bytes: &[u8], path: &Path) -> Result<Image, CheckpointError> {
@@ -145,10 +180,11 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = Vec<u8>;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let (bytes, position) = {
+        let (checkpoint, position) = {
             let image = self.image();
-            (Arc::new(encode(&image)), image.position.clone())
+            (copied(&image), image.position.clone())
         };
+        let bytes = Arc::new(checkpoint.encode());
         self.save(bytes.clone(), position.applied.map_or(0, |id| id.index)).await?;
         Ok(snapshot(&position, Arc::unwrap_or_clone(bytes)))
     }
@@ -173,7 +209,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 image.position.applied = Some(entry.log_id);
                 let outcomes = match &entry.payload {
                     EntryPayload::Blank => Vec::new(),
-                    EntryPayload::Normal(batch) => image.machine.apply(batch),
+                    EntryPayload::Normal(batch) => {
+                        let outcomes = image.machine.apply(batch);
+                        self.leases.applied(batch, &outcomes);
+                        outcomes
+                    }
                     EntryPayload::Membership(members) => {
                         image.position.membership =
                             Membership::new(Some(entry.log_id), members.clone());
@@ -185,7 +225,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             if let Some(responder) = responder {
                 responder.send(outcomes);
             }
-            self.progress.send_replace(progress);
+            self.progress.send_modify(|known| *known = Progress { swept: known.swept, ..progress });
         }
         Ok(())
     }
@@ -226,7 +266,7 @@ mod tests {
         for seed in 0..20 {
             let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(Random::seeded(seed), 20));
             let store = StateMachine::open(disk.clone(), folder, true).unwrap();
-            let other = Arc::new(encode(&Image::default()));
+            let other = Arc::new(copied(&Image::default()).encode());
             let mut builder = store.clone();
             let (made, installed) = tokio::join!(builder.build_snapshot(), store.save(other, 5));
             assert!(made.is_ok() && installed.is_ok(), "seed {seed}");

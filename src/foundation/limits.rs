@@ -17,6 +17,35 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Commands that wait for the proposer before more are refused: a second's worth at full speed.
 pub const PROPOSALS_MAX: usize = 16_384;
 
+/// Leases that one batch revokes: as many as etcd revokes in a second.
+pub const LEASES_REVOKED_MAX: usize = 1_000;
+
+/// Operations in each list of a v3 transaction, and conditions: etcd's own `max-txn-ops`.
+pub const TXN_OPS_MAX: usize = 128;
+
+/// What a gRPC message may have beyond [`REQUEST_BYTES_MAX`], in bytes, before it is not even read:
+/// as etcd, so that a request that is a little too large is refused in words of the API.
+pub const GRPC_OVERHEAD_BYTES_MAX: usize = 512 << 10;
+
+/// Watches on one stream: each is a few hundred bytes.
+pub const WATCHES_MAX: usize = 65_536;
+
+/// Bytes of events in one answer of a watch before the next watch has its turn.
+pub const WATCH_BYTES_MAX: u64 = 1 << 20;
+
+/// Events that are looked at for one watch before the next has its turn.
+pub const WATCH_EVENTS_MAX: usize = 10_000;
+
+/// Answers of a watch stream that are made and not yet sent, to requests of its client: then no
+/// more requests are read.
+pub const WATCH_ANSWERS_MAX: usize = 128;
+
+/// Streams of one HTTP/2 connection: a client with a thousand watches has a few.
+pub const HTTP2_STREAMS_MAX: u32 = 16_384;
+
+/// Events of which one step of a compaction frees memory: about a millisecond.
+pub const COMPACT_EVENTS_MAX: usize = 1_000;
+
 /// Events that the v2 API remembers for `waitIndex`: clients rely on exactly this number.
 pub const V2_HISTORY_EVENTS: usize = 1_000;
 

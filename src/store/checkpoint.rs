@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::platform::disk::{self, Disk};
+use crate::store::keys_v3::KeysV3;
 use crate::store::machine::Machine;
+use crate::store::mvcc::RestoreError;
 
 /// The version of the format that this program writes, and the only one it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"CBXCKPT\n";
 const HEADER_BYTES: usize = 24;
@@ -41,6 +43,17 @@ pub enum CheckpointError {
     Corrupt {
         /// The file.
         path: PathBuf,
+    },
+    /// The v3 keys in it cannot be used.
+    #[error(
+        "the v3 keys in the checkpoint `{}` cannot be read; remove this member's data and add it to the cluster again, or restore a copy",
+        path.display()
+    )]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: RestoreError,
     },
     /// The file was written by a program that knows another format.
     #[error(
@@ -71,7 +84,8 @@ impl Checkpoint {
     ///
     /// Never: plain data always encodes.
     pub fn encode(&self) -> Vec<u8> {
-        let body = postcard::to_stdvec(self).expect("plain data always encodes");
+        let mut body = postcard::to_stdvec(self).expect("plain data always encodes");
+        self.machine.keys_v3.encode(&mut body);
         let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&FORMAT.to_le_bytes());
@@ -102,7 +116,11 @@ impl Checkpoint {
         if crc32c::crc32c(body) != number(12)? {
             return Err(corrupt());
         }
-        postcard::from_bytes(body).map_err(|_| corrupt())
+        let (mut checkpoint, keys): (Self, _) =
+            postcard::take_from_bytes(body).map_err(|_| corrupt())?;
+        let wrong = |source| CheckpointError::Keys { path: path.to_owned(), source };
+        checkpoint.machine.keys_v3 = KeysV3::restore(keys).map_err(wrong)?;
+        Ok(checkpoint)
     }
 }
 
@@ -160,6 +178,8 @@ mod tests {
     use super::*;
     use crate::foundation::random::Random;
     use crate::platform::disk::MemoryDisk;
+    use crate::store::keys_v3::Change;
+    use crate::store::{Batch, Command};
 
     fn checkpoint(position: u8) -> Checkpoint {
         Checkpoint { position: vec![position], machine: Machine::default() }
@@ -184,6 +204,17 @@ mod tests {
             assert_eq!(found, checkpoint(index), "seed {seed}");
             assert_eq!(path, folder.join(format!("{index:016x}.ckpt")), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn all_keys_are_in_it() {
+        let mut checkpoint = checkpoint(1);
+        let grant = Command::V3(Change::LeaseGrant { id: 7, ttl: 10 });
+        let publish = Command::Publish { member: 1, name: "a".into(), client_urls: Vec::new() };
+        checkpoint.machine.apply(&Batch { commands: vec![publish, grant], ..Batch::default() });
+        let found = Checkpoint::decode(&checkpoint.encode(), Path::new("x.ckpt")).unwrap();
+        assert_eq!(found, checkpoint);
+        assert_eq!(found.machine.keys_v3.view().lease(7).map(|lease| lease.ttl), Some(10));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::foundation::clock::Timestamp;
+use crate::store::keys_v3;
 
 /// What must be true of a key before a write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +64,7 @@ pub struct Delete {
     pub compare: Compare,
 }
 
-/// One change of the state.
+/// One change of the state. New kinds go to the end: the log has their numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Writes a key.
@@ -92,6 +93,8 @@ pub enum Command {
         /// Where it serves.
         client_urls: Vec<String>,
     },
+    /// Changes the v3 keys.
+    V3(keys_v3::Change),
 }
 
 /// Commands that are one entry of the log.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::foundation::clock::Timestamp;
+use crate::store::keys_v3;
 use crate::wire::etcd::keys_v2;
 pub use crate::wire::etcd::keys_v2::{Action, Code};
 
@@ -69,6 +70,8 @@ pub enum Outcome {
     Refused(Refusal),
     /// A command without an answer was done.
     Done,
+    /// How a change of the v3 keys ended.
+    V3(Result<keys_v3::Answer, keys_v3::Refused>),
 }
 
 impl From<&NodeView> for keys_v2::Node {

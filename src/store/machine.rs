@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::foundation::clock::Timestamp;
 use crate::store::command::{Batch, Command};
 use crate::store::event::Outcome;
+use crate::store::keys_v3::KeysV3;
 use crate::store::tree_v2::TreeV2;
 
 /// Where a member serves its clients, as it said itself.
@@ -27,6 +28,9 @@ pub struct Machine {
     pub published: BTreeMap<u64, Published>,
     /// The time of the last batch.
     pub time: Timestamp,
+    /// The v3 keys. A checkpoint has them after the rest, in their own format.
+    #[serde(skip)]
+    pub keys_v3: KeysV3,
 }
 
 impl Machine {
@@ -39,12 +43,17 @@ impl Machine {
     }
 
     fn apply_one(&mut self, command: &Command, now: Timestamp) -> Outcome {
-        if let Command::Publish { member, name, client_urls } = command {
-            let published = Published { name: name.clone(), client_urls: client_urls.clone() };
-            self.published.insert(*member, published);
-            return Outcome::Done;
+        match command {
+            Command::Publish { member, name, client_urls } => {
+                let published = Published { name: name.clone(), client_urls: client_urls.clone() };
+                self.published.insert(*member, published);
+                Outcome::Done
+            }
+            Command::V3(change) => Outcome::V3(self.keys_v3.apply(change)),
+            Command::Put(_) | Command::Append { .. } | Command::Delete(_) | Command::Expire => {
+                self.keys.apply(command, now)
+            }
         }
-        self.keys.apply(command, now)
     }
 }
 

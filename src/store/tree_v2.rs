@@ -114,7 +114,7 @@ impl TreeV2 {
                 self.expire(now);
                 return Outcome::Done;
             }
-            Command::Publish { .. } => return Outcome::Done,
+            Command::Publish { .. } | Command::V3(_) => return Outcome::Done,
         };
         match event {
             Ok(event) => Outcome::Event(self.record(event)),

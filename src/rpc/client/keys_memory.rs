@@ -102,7 +102,7 @@ impl MemoryKeys {
         match outcome {
             Outcome::Event(event) => Ok(Answer { event: (&*event).into(), index }),
             Outcome::Refused(refusal) => Err(refused(refusal)),
-            Outcome::Done => Err(broken("this is no command of the keys")),
+            Outcome::Done | Outcome::V3(_) => Err(broken("this is no command of the keys")),
         }
     }
 

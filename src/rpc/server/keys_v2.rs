@@ -189,7 +189,9 @@ impl Service {
                 self.event(status_of(event), event.index(), &shown)
             }
             Some(Outcome::Refused(refusal)) => self.refuse(refusal),
-            Some(Outcome::Done) | None => self.timed_out("the command had no outcome"),
+            Some(Outcome::Done | Outcome::V3(_)) | None => {
+                self.timed_out("the command had no outcome")
+            }
         }
     }
 

@@ -1,7 +1,9 @@
 //! Why the engine refuses something. How a client is told is decided where it is answered.
 
+use serde::{Deserialize, Serialize};
+
 /// A request that cannot be carried out; nothing was changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum MvccError {
     /// The revision's history is gone.
     #[error("the history before revision {compact_revision} is compacted; ask from there on")]

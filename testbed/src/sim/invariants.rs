@@ -148,7 +148,10 @@ impl Invariants {
         let machine = &image.machine;
         let tree = machine.keys.get("/", Depth::All, Timestamp::EPOCH);
         let shown = format!("{} {tree:?} {:?}", machine.keys.index(), machine.published);
-        let hash = fold(FOLD, shown.as_bytes());
+        let mut hash = fold(FOLD, shown.as_bytes());
+        let mut keys = Vec::new();
+        machine.keys_v3.encode(&mut keys);
+        hash = fold(hash, &keys);
         let known = *self.stores.entry(applied.unwrap_or(0)).or_insert(hash);
         if known != hash {
             return Err(format!("member {number} has another state at index {applied:?}"));

@@ -3,6 +3,7 @@
 //! ```text
 //!   world ─┬─▶ members: the product's own `Member` and v2 server, over net and a disk that crashes
 //!          ├─▶ clients: the product's own `KeysClient`; every call goes into the record
+//!          ├─▶ scribes: change the v3 keys through each member
 //!          ├─▶ faults: partitions, delays, crashes, slow disks, moved leaders
 //!          └─▶ checks: after every step, and of the whole history at the end
 //! ```
@@ -14,6 +15,7 @@ pub mod client;
 pub mod invariants;
 pub mod net;
 pub mod record;
+pub mod scribe;
 pub mod world;
 
 pub use world::{Outcome, Setup, run};

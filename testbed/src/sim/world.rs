@@ -30,6 +30,7 @@ use crate::sim::client::Client;
 use crate::sim::invariants::Invariants;
 use crate::sim::net::{SimClock, TurmoilNet};
 use crate::sim::record::Record;
+use crate::sim::scribe;
 
 const MEMBERS: u64 = 3;
 const CLIENTS: u64 = 2;
@@ -148,8 +149,9 @@ async fn serve(
     options: Options,
     seams: Seams,
     slot: Arc<Mutex<Option<Member>>>,
+    stop: Arc<AtomicBool>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let clock = seams.clock.clone();
+    let (clock, random) = (seams.clock.clone(), seams.random.fork());
     let member = Member::start(options, seams).await?;
     let tasks = Tasks::default();
     let any = |port| Address::Tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
@@ -158,6 +160,8 @@ async fn serve(
         Service { member: member.clone(), clock, deadline: DEADLINE, stop: tasks.stopping() };
     let clients = TurmoilNet.bind(&any(CLIENT_PORT)).await?;
     listen::serve(clients, keys_v2::router(service), &tasks);
+    let writes = member.clone();
+    tasks.spawn("scribe", |_| async move { scribe::work(writes, random, &stop).await });
     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(member);
     std::future::pending().await
 }
@@ -250,8 +254,10 @@ impl World {
                 random: Arc::new(self.random.fork()),
             };
             let member: Arc<Mutex<Option<Member>>> = Arc::default();
-            let slot = member.clone();
-            self.sim.host(ip(number), move || serve(options.clone(), seams.clone(), slot.clone()));
+            let (slot, stop) = (member.clone(), self.stop.clone());
+            self.sim.host(ip(number), move || {
+                serve(options.clone(), seams.clone(), slot.clone(), stop.clone())
+            });
             self.hosts.insert(number, Host { ip: ip(number), disk, member, down_until: None });
         }
     }
@@ -342,9 +348,14 @@ impl World {
         Ok(done)
     }
 
-    /// Have all members applied the same entries?
+    /// Have all members applied the same entries, and seen the last lease end?
     fn agree(&self) -> bool {
-        let applied = |host: &Host| host.member().as_ref().map(|member| member.status().applied);
+        let applied = |host: &Host| {
+            let member = host.member();
+            let member = member.as_ref()?;
+            let leases = member.read(|machine| machine.keys_v3.view().leases().count());
+            (leases == 0).then(|| member.status().applied)
+        };
         let applied: Vec<_> = self.hosts.values().map(applied).collect();
         applied.iter().all(|one| one.is_some() && *one == applied[0])
     }

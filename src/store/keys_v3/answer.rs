@@ -1,0 +1,86 @@
+//! From what the engine did to a v3 answer. The headers have only the revision: who answers adds
+//! the rest.
+
+use std::borrow::Borrow;
+
+use crate::store::mvcc::txn::TxnOutcome;
+use crate::store::mvcc::{Event, OpOutcome, RangeResult, Version};
+use crate::wire::etcd::v3::etcdserverpb as pb;
+use crate::wire::etcd::v3::etcdserverpb::response_op::Response;
+use crate::wire::etcd::v3::mvccpb;
+
+#[expect(clippy::unnecessary_wraps, reason = "what messages have it in")]
+fn header(revision: i64) -> Option<pb::ResponseHeader> {
+    Some(pb::ResponseHeader { revision, ..pb::ResponseHeader::default() })
+}
+
+/// Shows what an operation did.
+pub fn op(outcome: OpOutcome) -> pb::ResponseOp {
+    let response = match outcome {
+        OpOutcome::Range { revision, result } => Response::ResponseRange(range(revision, &result)),
+        OpOutcome::Put { revision, prev } => {
+            let prev_kv = prev.as_ref().map(key_value);
+            Response::ResponsePut(pb::PutResponse { header: header(revision), prev_kv })
+        }
+        OpOutcome::DeleteRange { revision, deleted, prev } => {
+            let prev_kvs = prev.iter().map(key_value).collect();
+            Response::ResponseDeleteRange(pb::DeleteRangeResponse {
+                header: header(revision),
+                deleted: count(deleted),
+                prev_kvs,
+            })
+        }
+        OpOutcome::Txn(outcome) => Response::ResponseTxn(txn(outcome)),
+    };
+    pb::ResponseOp { response: Some(response) }
+}
+
+/// Shows what a transaction did.
+pub fn txn(outcome: TxnOutcome) -> pb::TxnResponse {
+    pb::TxnResponse {
+        header: header(outcome.revision),
+        succeeded: outcome.succeeded,
+        responses: outcome.responses.into_iter().map(op).collect(),
+    }
+}
+
+/// Shows what was read when the store was at a revision.
+pub fn range<V: Borrow<Version>>(revision: i64, result: &RangeResult<V>) -> pb::RangeResponse {
+    let shown = |version: &V| {
+        let kv = key_value(version.borrow());
+        if result.keys_only { mvccpb::KeyValue { value: Vec::new(), ..kv } } else { kv }
+    };
+    pb::RangeResponse {
+        header: header(revision),
+        kvs: result.kvs.iter().map(shown).collect(),
+        more: result.more,
+        count: count(result.count),
+    }
+}
+
+/// Shows an event, with what was before it if that is wanted.
+pub fn event(event: &Event, with_prev: bool) -> mvccpb::Event {
+    use mvccpb::event::EventType;
+    let deleted = event.version().is_tombstone();
+    mvccpb::Event {
+        r#type: (if deleted { EventType::Delete } else { EventType::Put }).into(),
+        kv: Some(key_value(event.version())),
+        prev_kv: event.prev().filter(|_| with_prev).map(key_value),
+    }
+}
+
+fn key_value(version: &Version) -> mvccpb::KeyValue {
+    let fields = version.fields();
+    mvccpb::KeyValue {
+        key: fields.key.to_vec(),
+        create_revision: fields.create_revision,
+        mod_revision: fields.mod_revision,
+        version: fields.version,
+        value: fields.value.to_vec(),
+        lease: fields.lease,
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,189 @@
+//! The v3 keys: the engine, with requests and answers in etcd's own words.
+//!
+//! ```text
+//!  wire::etcd::v3 ── request ─▶ mvcc::Op ─▶ mvcc::Store ─▶ OpOutcome ── answer ─▶ wire::etcd::v3
+//! ```
+//! What changes the keys is carried by the log as it came over the wire, and so is what it did: a
+//! member that passes a write on to the leader has the answer that its client waits for.
+
+pub mod answer;
+pub mod request;
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::store::keys_v3::request::Refused;
+use crate::store::mvcc::checkpoint::CHUNK_HEADER_BYTES;
+use crate::store::mvcc::restore::chunk_bytes;
+use crate::store::mvcc::{Checkpoint, Restore, RestoreError, Store, View};
+use crate::wire::etcd::v3::as_bytes;
+use crate::wire::etcd::v3::etcdserverpb::{RequestOp, ResponseOp};
+
+/// A change of the v3 keys or their leases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Puts, deletes, or does several things under conditions.
+    Op(#[serde(with = "as_bytes")] RequestOp),
+    /// Forgets the history before a revision.
+    Compact {
+        /// The revision.
+        revision: i64,
+    },
+    /// Grants a lease.
+    LeaseGrant {
+        /// Its id, which is not 0.
+        id: i64,
+        /// The seconds it lives.
+        ttl: i64,
+    },
+    /// Ends a lease, and deletes its keys.
+    LeaseRevoke {
+        /// Its id.
+        id: i64,
+    },
+}
+
+/// What a change did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// What an operation answers; the headers in it have only the revision.
+    Op(#[serde(with = "as_bytes")] ResponseOp),
+    /// Another change was made.
+    Done {
+        /// The store's revision after it.
+        revision: i64,
+    },
+}
+
+/// The v3 keys of a member.
+#[derive(Debug, Default)]
+pub struct KeysV3 {
+    store: Store,
+}
+
+impl KeysV3 {
+    /// Makes one change; a refused one changes nothing.
+    pub fn apply(&mut self, change: &Change) -> Result<Answer, Refused> {
+        match change {
+            Change::Op(op) => {
+                let outcome = self.store.op(&request::op(op)?)?;
+                return Ok(Answer::Op(answer::op(outcome)));
+            }
+            Change::Compact { revision } => self.store.compact(*revision)?,
+            Change::LeaseGrant { id, ttl } => self.store.lease_grant(*id, *ttl)?,
+            Change::LeaseRevoke { id } => self.store.lease_revoke(*id)?,
+        }
+        Ok(Answer::Done { revision: self.view().revision() })
+    }
+
+    /// Returns the keys as they are now, for as long as the caller likes.
+    pub fn view(&self) -> View {
+        self.store.view()
+    }
+
+    /// Frees some of what the last compaction dropped; tells whether there is more to free.
+    pub fn compact_step(&mut self, events_max: usize) -> bool {
+        self.store.compact_step(events_max)
+    }
+
+    /// Appends all that is there: what [`KeysV3::restore`] reads.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        for chunk in Checkpoint::new(self.view()) {
+            out.extend_from_slice(&chunk);
+        }
+    }
+
+    /// Reads what [`KeysV3::encode`] wrote, all of it.
+    pub fn restore(mut bytes: &[u8]) -> Result<Self, RestoreError> {
+        let mut restore = Restore::default();
+        while !bytes.is_empty() {
+            // A chunk that is cut off is given as it is, to be refused.
+            let header = bytes.first_chunk::<CHUNK_HEADER_BYTES>();
+            let length = header.and_then(|header| chunk_bytes(*header)).unwrap_or(bytes.len());
+            let (chunk, rest) = bytes.split_at(length.min(bytes.len()));
+            restore.chunk(chunk)?;
+            bytes = rest;
+        }
+        Ok(Self { store: restore.finish()? })
+    }
+}
+
+impl Clone for KeysV3 {
+    fn clone(&self) -> Self {
+        Self { store: Store::from_view(self.view()) }
+    }
+}
+
+/// Equal are those that members show alike, however far each has come with freeing memory.
+impl PartialEq for KeysV3 {
+    fn eq(&self, other: &Self) -> bool {
+        Checkpoint::new(self.view()).eq(Checkpoint::new(other.view()))
+    }
+}
+
+impl Eq for KeysV3 {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::mvcc::MvccError;
+    use crate::wire::etcd::v3::etcdserverpb::request_op::Request;
+    use crate::wire::etcd::v3::etcdserverpb::response_op::Response;
+    use crate::wire::etcd::v3::etcdserverpb::{PutRequest, RangeRequest, TxnRequest};
+
+    fn op(request: Request) -> RequestOp {
+        RequestOp { request: Some(request) }
+    }
+
+    fn put(key: &[u8], value: &[u8], lease: i64) -> RequestOp {
+        let (key, value) = (key.to_vec(), value.to_vec());
+        op(Request::RequestPut(PutRequest { key, value, lease, ..PutRequest::default() }))
+    }
+
+    #[test]
+    fn a_transaction_answers_in_its_order_with_the_revision_of_each() {
+        let mut keys = KeysV3::default();
+        let read = RangeRequest { key: b"a".into(), ..RangeRequest::default() };
+        let success = vec![put(b"a", b"1", 0), op(Request::RequestRange(read))];
+        let txn = TxnRequest { success, ..TxnRequest::default() };
+        let done = keys.apply(&Change::Op(op(Request::RequestTxn(txn)))).unwrap();
+        let Answer::Op(ResponseOp { response: Some(Response::ResponseTxn(txn)) }) = done else {
+            panic!("{done:?}")
+        };
+        assert!(txn.succeeded);
+        let revisions = txn.responses.iter().map(|response| match &response.response {
+            Some(Response::ResponsePut(put)) => put.header.as_ref().unwrap().revision,
+            Some(Response::ResponseRange(range)) => {
+                assert_eq!(range.kvs[0].value, b"1");
+                range.header.as_ref().unwrap().revision
+            }
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(revisions.collect::<Vec<_>>(), [2, 2]);
+    }
+
+    #[test]
+    fn what_was_encoded_is_restored_with_its_leases() {
+        let mut keys = KeysV3::default();
+        keys.apply(&Change::LeaseGrant { id: 7, ttl: 10 }).unwrap();
+        for number in 0..2000_u32 {
+            keys.apply(&Change::Op(put(&number.to_be_bytes(), &[7; 100], 7))).unwrap();
+        }
+        let mut bytes = Vec::new();
+        keys.encode(&mut bytes);
+        let restored = KeysV3::restore(&bytes).unwrap();
+        assert_eq!(restored, keys);
+        assert_eq!(restored.view().lease_keys(7).count(), 2000);
+        assert!(KeysV3::restore(&bytes[..bytes.len() - 1]).is_err());
+        assert!(KeysV3::restore(&[]).is_err());
+    }
+
+    #[test]
+    fn a_refused_change_changes_nothing() {
+        let mut keys = KeysV3::default();
+        let before = keys.clone();
+        let refused = keys.apply(&Change::Op(put(b"a", b"1", 99))).unwrap_err();
+        assert_eq!(refused, Refused::Engine(MvccError::LeaseNotFound { id: 99 }));
+        assert_eq!(keys.apply(&Change::Op(RequestOp::default())), Err(Refused::NoOperation));
+        assert_eq!(keys, before);
+    }
+}
