@@ -19,7 +19,7 @@ use crate::platform::net::{Address, Incoming, Net, first_address};
 use crate::rpc::client::http::HttpClient;
 use crate::rpc::client::url::{Origin, Url};
 use crate::rpc::server::keys_v2::{self, Service};
-use crate::rpc::server::{listen, peer};
+use crate::rpc::server::{listen, peer, v3};
 use crate::store::Command;
 
 /// How long to wait for others before saying that the service is up all the same: a member that
@@ -145,8 +145,17 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
         deadline: config.request_deadline(),
         stop: servers.stopping(),
     };
+    let grpc = v3::Service {
+        member: member.clone(),
+        random: world.seams.random.clone(),
+        deadline: config.request_deadline(),
+        election: Duration::from_millis(config.election_ms),
+        stop: servers.stopping(),
+        tasks: servers.clone(),
+    };
     for incoming in clients {
-        listen::serve(incoming, keys_v2::router(service.clone()), &servers);
+        let router = v3::beside(&grpc, keys_v2::router(service.clone()));
+        listen::serve_both(incoming, router, &servers);
     }
     publish(&config, &member, &tasks, ready);
     let ended = watch_over(&member, &world, stop).await;

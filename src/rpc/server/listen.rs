@@ -1,21 +1,33 @@
-//! Serves HTTP/1.1 on whatever the network seam listens on.
+//! Serves HTTP/1.1 and HTTP/2 on whatever the network seam listens on.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::foundation::limits::CONNECTIONS_MAX;
+use crate::foundation::limits::{CONNECTIONS_MAX, HTTP2_STREAMS_MAX};
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Accepted, Incoming, Io};
+use crate::rpc::server::first_word;
 
 /// How long a client may take to send a request's head, and may idle between two.
 const HEAD_DEADLINE: Duration = Duration::from_mins(1);
+/// The first word of HTTP/2.
+const HTTP2: &[u8; 4] = b"PRI ";
+/// Bytes that a stream's sender may be ahead of its receiver.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes that all streams of a connection may be ahead together.
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// How long a connection of streams may be silent before it is asked whether it lives.
+const SILENCE: Duration = Duration::from_mins(5);
+/// How long it may take to say so.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 /// How long to wait after a failed accept: the process is out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -24,6 +36,25 @@ pub fn serve(incoming: Box<dyn Incoming>, router: Router, tasks: &Tasks) {
     accept(incoming, tasks, move |(io, _from), stop| {
         let router = router.clone();
         async move { connection(io, router, stop).await }
+    });
+}
+
+/// Serves `router` as [`serve`] does, also to clients that speak HTTP/2 from their first word on, as
+/// those of gRPC do.
+pub fn serve_both(incoming: Box<dyn Incoming>, router: Router, tasks: &Tasks) {
+    let streams = tasks.clone();
+    accept(incoming, tasks, move |(io, _from), stop| {
+        let (router, streams) = (router.clone(), Streams(streams.clone()));
+        async move {
+            match first_word::read(io, HEAD_DEADLINE, &stop).await {
+                Some((word, io)) if &word == HTTP2 => {
+                    connection_of_streams(first_word::unread(word, io), router, streams, stop)
+                        .await;
+                }
+                Some((word, io)) => connection(first_word::unread(word, io), router, stop).await,
+                None => {}
+            }
+        }
     });
 }
 
@@ -80,6 +111,46 @@ pub async fn connection(io: Box<dyn Io>, router: Router, stop: CancellationToken
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Serves one connection of HTTP/2 until it ends, or `stop` and the answers under way are sent.
+async fn connection_of_streams(
+    io: Box<dyn Io>,
+    router: Router,
+    streams: Streams,
+    stop: CancellationToken,
+) {
+    let mut builder = http2::Builder::new(streams);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .keep_alive_interval(SILENCE)
+        .keep_alive_timeout(SIGN_OF_LIFE);
+    let served = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+    let mut served = std::pin::pin!(served);
+    let ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+        ended = served.as_mut() => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Who owns the tasks in which the streams of a connection are answered.
+#[derive(Clone)]
+struct Streams(Tasks);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, work: F) {
+        self.0.spawn("stream", |_stop| work);
     }
 }
 

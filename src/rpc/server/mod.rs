@@ -1,13 +1,15 @@
-//! Servers: HTTP over the network seam, and the store's v2 API on it.
+//! Servers: HTTP over the network seam, and the store's two APIs on one port of it.
 //!
 //! ```text
-//!  Incoming ─▶ listen ─▶ keys_v2 ─▶ params ─▶ consensus::Member
+//!  Incoming ─▶ listen ─┬─▶ v3, if it is gRPC ──────┬─▶ consensus::Member
+//!                      └─▶ keys_v2 ─▶ params ──────┘
 //!           └▶ peer ─┬─▶ frames between members
 //!                    └─▶ GET /members, /version
 //! ```
-//! **Not here yet:** v3.
 
+mod first_word;
 pub mod keys_v2;
 pub mod listen;
 pub mod params;
 pub mod peer;
+pub mod v3;

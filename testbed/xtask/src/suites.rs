@@ -23,7 +23,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "cli", needs: &[], run: |cases| dev("cli", cases) },
     Suite { name: "tour", needs: &[], run: |_| tour::walk() },
     Suite { name: "sim", needs: &[], run: simulated },
-    Suite { name: "cluster", needs: &[], run: |cases| dev("cluster", cases) },
+    Suite { name: "cluster", needs: &[Need::Etcdctl], run: |cases| dev("cluster", cases) },
     Suite { name: "netns", needs: &[Need::Network], run: |cases| dev("netns", cases) },
     Suite {
         name: "nodes",

@@ -1,0 +1,176 @@
+//! Reading and writing keys.
+
+use prost::Message as _;
+use tonic::{Request, Response, Status};
+
+use crate::foundation::limits::{REQUEST_BYTES_MAX, TXN_OPS_MAX};
+use crate::rpc::server::v3::{Answers, Service, errors};
+use crate::store::keys_v3::{Answer, Change, answer, request};
+use crate::store::mvcc::View;
+use crate::store::{Command, Outcome};
+use crate::wire::etcd::v3::etcdserverpb as pb;
+use crate::wire::etcd::v3::etcdserverpb::kv_server::Kv;
+use crate::wire::etcd::v3::etcdserverpb::request_op::Request as Op;
+use crate::wire::etcd::v3::etcdserverpb::response_op::Response as OpAnswer;
+
+#[tonic::async_trait]
+impl Kv for Service {
+    async fn range(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<pb::RangeResponse>, Status> {
+        let asked = request.into_inner();
+        let range = request::range(&asked).map_err(|refused| errors::of_store(&refused))?;
+        if !asked.serializable {
+            self.confirmed().await?;
+        }
+        let view = self.view();
+        let read = view.range(&range).map_err(|error| errors::of_store(&error.into()))?;
+        let mut answer = answer::range(view.revision(), &read);
+        answer.header = self.header(view.revision());
+        Ok(Response::new(answer))
+    }
+
+    type RangeStreamStream = Answers<pb::RangeStreamResponse>;
+
+    async fn range_stream(
+        &self,
+        _request: Request<pb::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        Err(errors::not_yet("reading a range as a stream"))
+    }
+
+    async fn put(
+        &self,
+        request: Request<pb::PutRequest>,
+    ) -> Result<Response<pb::PutResponse>, Status> {
+        let done = self.write(Op::RequestPut(request.into_inner())).await?;
+        let OpAnswer::ResponsePut(mut answer) = done else { return Err(errors::no_answer()) };
+        answer.header = self.full(answer.header);
+        Ok(Response::new(answer))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let done = self.write(Op::RequestDeleteRange(request.into_inner())).await?;
+        let OpAnswer::ResponseDeleteRange(mut answer) = done else {
+            return Err(errors::no_answer());
+        };
+        answer.header = self.full(answer.header);
+        Ok(Response::new(answer))
+    }
+
+    async fn txn(
+        &self,
+        request: Request<pb::TxnRequest>,
+    ) -> Result<Response<pb::TxnResponse>, Status> {
+        let asked = request.into_inner();
+        if let Some(read) = self.read_txn(&asked).await? {
+            return Ok(Response::new(read));
+        }
+        let done = self.write(Op::RequestTxn(asked)).await?;
+        let OpAnswer::ResponseTxn(mut answer) = done else { return Err(errors::no_answer()) };
+        answer.header = self.full(answer.header);
+        Ok(Response::new(answer))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let asked = request.into_inner();
+        let change = Change::Compact { revision: asked.revision };
+        let Answer::Done { revision } = self.change(change).await? else {
+            return Err(errors::no_answer());
+        };
+        if asked.physical {
+            self.swept(asked.revision).await?;
+        }
+        Ok(Response::new(pb::CompactionResponse { header: self.header(revision) }))
+    }
+}
+
+impl Service {
+    /// Has a change made through the log.
+    pub(super) async fn change(&self, change: Change) -> Result<Answer, Status> {
+        let proposed = self.member.propose(vec![Command::V3(change)], self.deadline).await;
+        let mut outcomes = proposed.map_err(|error| errors::of_proposal(&error))?;
+        match outcomes.pop() {
+            Some(Outcome::V3(Ok(answer))) => Ok(answer),
+            Some(Outcome::V3(Err(refused))) => Err(errors::of_store(&refused)),
+            Some(Outcome::Event(_) | Outcome::Refused(_) | Outcome::Done) | None => {
+                Err(errors::no_answer())
+            }
+        }
+    }
+
+    /// Checks an operation, and has it done through the log.
+    async fn write(&self, asked: Op) -> Result<OpAnswer, Status> {
+        let op = pb::RequestOp { request: Some(asked) };
+        let checked = request::op(&op).and_then(|op| Ok(op.check(TXN_OPS_MAX)?));
+        checked.map_err(|refused| errors::of_store(&refused))?;
+        if op.encoded_len() > REQUEST_BYTES_MAX {
+            return Err(errors::request_too_large());
+        }
+        match self.change(Change::Op(op)).await? {
+            Answer::Op(pb::ResponseOp { response: Some(response) }) => Ok(response),
+            Answer::Op(_) | Answer::Done { .. } => Err(errors::no_answer()),
+        }
+    }
+
+    /// Answers a transaction that cannot write without the log; `None` if it could.
+    async fn read_txn(&self, asked: &pb::TxnRequest) -> Result<Option<pb::TxnResponse>, Status> {
+        let of_store = |refused| errors::of_store(&refused);
+        {
+            let txn = request::txn(asked).map_err(of_store)?;
+            if !txn.is_read_only() {
+                return Ok(None);
+            }
+            let checked = crate::store::mvcc::check_txn(&txn, TXN_OPS_MAX);
+            checked.map_err(|error| of_store(error.into()))?;
+        }
+        if !is_serializable(asked) {
+            self.confirmed().await?;
+        }
+        let read = read_txn(&self.view(), asked).map_err(of_store)?;
+        Ok(read.map(|mut answer| {
+            answer.header = self.full(answer.header);
+            answer
+        }))
+    }
+
+    /// Adds who answers to a header with a revision.
+    fn full(&self, header: Option<pb::ResponseHeader>) -> Option<pb::ResponseHeader> {
+        self.header(header.map_or(0, |header| header.revision))
+    }
+
+    /// Waits until memory is freed after a compaction.
+    async fn swept(&self, revision: i64) -> Result<(), Status> {
+        let mut progress = self.member.progress();
+        let swept = progress.wait_for(|progress| progress.swept >= revision);
+        match tokio::time::timeout(self.deadline, swept).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(errors::stopped()),
+            Err(_) => Err(errors::timed_out()),
+        }
+    }
+}
+
+fn read_txn(
+    view: &View,
+    asked: &pb::TxnRequest,
+) -> Result<Option<pb::TxnResponse>, request::Refused> {
+    let txn = request::txn(asked)?;
+    Ok(view.read_txn(&txn).transpose()?.map(answer::txn))
+}
+
+/// Tells whether a transaction that only reads may be answered by any member by itself.
+fn is_serializable(txn: &pb::TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).all(|op| match &op.request {
+        Some(Op::RequestRange(range)) => range.serializable,
+        Some(Op::RequestTxn(txn)) => is_serializable(txn),
+        Some(Op::RequestPut(_) | Op::RequestDeleteRange(_)) | None => false,
+    })
+}

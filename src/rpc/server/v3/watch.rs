@@ -1,0 +1,163 @@
+//! Watching keys: many watches on one stream, and one task for each stream.
+//!
+//! The task makes an answer only when there is room for it, so a client that reads slowly holds up
+//! nobody and fills no memory.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::consensus::state_machine::Progress;
+use crate::foundation::limits::WATCH_ANSWERS_MAX;
+use crate::rpc::server::v3::watcher::{Step, Watches};
+use crate::rpc::server::v3::{Answers, Service, errors, requires_leader};
+use crate::store::mvcc::View;
+use crate::wire::etcd::v3::etcdserverpb as pb;
+use crate::wire::etcd::v3::etcdserverpb::watch_request::RequestUnion;
+use crate::wire::etcd::v3::etcdserverpb::watch_server::Watch;
+
+/// How often an idle watch that asked for it is told how far it has come: as etcd.
+const TELL_IDLE: Duration = Duration::from_mins(10);
+/// What is added to it at most, so that not all streams speak at once, in milliseconds.
+const TELL_IDLE_JITTER_MS: u64 = 60_000;
+/// Answers that wait to be sent: one is sent while the next is made.
+const ANSWERS_AHEAD: usize = 2;
+
+#[tonic::async_trait]
+impl Watch for Service {
+    type WatchStream = Answers<pb::WatchResponse>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<pb::WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let required = requires_leader(request.metadata());
+        let (answers, made) = mpsc::channel(ANSWERS_AHEAD);
+        let stream = Stream {
+            service: self.clone(),
+            requests: request.into_inner(),
+            watches: Watches::default(),
+            outbox: VecDeque::new(),
+            progress_wanted: false,
+        };
+        self.tasks.spawn("watch", |stop| stream.run(answers, required, stop));
+        let made = futures_util::stream::unfold(made, |mut made| async move {
+            let answer = made.recv().await?;
+            Some((answer, made))
+        });
+        Ok(Response::new(Box::pin(made)))
+    }
+}
+
+type Sender = mpsc::Sender<Result<pb::WatchResponse, Status>>;
+
+/// One stream.
+struct Stream {
+    service: Service,
+    requests: Streaming<pb::WatchRequest>,
+    watches: Watches,
+    /// Made, and not sent: a few, as nothing else is made before they are.
+    outbox: VecDeque<pb::WatchResponse>,
+    /// The client wants to be told once all its watches have been told all.
+    progress_wanted: bool,
+}
+
+impl Stream {
+    async fn run(mut self, answers: Sender, required: bool, stop: CancellationToken) {
+        let mut progress = self.service.member.progress();
+        let mut lost = Box::pin(self.service.clone().leader_lost(required));
+        let jitter = self.service.random.below(TELL_IDLE_JITTER_MS);
+        let every = TELL_IDLE + Duration::from_millis(jitter);
+        let mut idle = tokio::time::interval_at(Instant::now() + every, every);
+        loop {
+            let view = self.service.view();
+            let more = self.advance(&view);
+            let revision = view.revision();
+            let waits = self.outbox.is_empty() && !more;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return end(&answers, errors::stopped()),
+                () = &mut lost => return end(&answers, errors::no_leader()),
+                () = answers.closed() => return,
+                asked = self.requests.message(), if self.outbox.len() < WATCH_ANSWERS_MAX => {
+                    // The client is done, or gone.
+                    let Ok(Some(asked)) = asked else { return };
+                    self.handle(asked);
+                }
+                room = answers.reserve(), if !self.outbox.is_empty() => {
+                    let (Ok(room), Some(answer)) = (room, self.outbox.pop_front()) else { return };
+                    room.send(Ok(answer));
+                }
+                _ = idle.tick() => {
+                    let told = self.watches.tell_idle(revision);
+                    self.say(told);
+                }
+                there = beyond(&mut progress, revision), if waits => {
+                    if !there {
+                        return;
+                    }
+                }
+                () = tokio::task::yield_now(), if more => {}
+            }
+        }
+    }
+
+    /// Makes the next answer if none waits to be sent; tells whether there is more to do.
+    fn advance(&mut self, view: &View) -> bool {
+        if !self.outbox.is_empty() {
+            return false;
+        }
+        match self.watches.step(view) {
+            Step::Quiet => true,
+            Step::Tell(answers) => {
+                self.say(answers);
+                false
+            }
+            Step::Idle => {
+                let wanted = self.progress_wanted && !self.watches.is_empty();
+                let told = self.watches.progress(view.revision()).filter(|_| wanted);
+                self.progress_wanted &= told.is_none() && !self.watches.is_empty();
+                self.say(told);
+                false
+            }
+        }
+    }
+
+    fn handle(&mut self, asked: pb::WatchRequest) {
+        let revision = self.service.view().revision();
+        match asked.request_union {
+            Some(RequestUnion::CreateRequest(asked)) => {
+                let answer = self.watches.create(&asked, revision);
+                self.say([answer]);
+            }
+            Some(RequestUnion::CancelRequest(asked)) => {
+                let answer = self.watches.cancel(asked.watch_id, revision);
+                self.say(answer);
+            }
+            Some(RequestUnion::ProgressRequest(_)) => self.progress_wanted = true,
+            None => {}
+        }
+    }
+
+    fn say(&mut self, answers: impl IntoIterator<Item = pb::WatchResponse>) {
+        for mut answer in answers {
+            let revision = answer.header.as_ref().map_or(0, |header| header.revision);
+            answer.header = self.service.header(revision);
+            self.outbox.push_back(answer);
+        }
+    }
+}
+
+fn end(answers: &Sender, why: Status) {
+    // A client that reads too slowly to be told why finds the stream closed.
+    answers.try_send(Err(why)).ok();
+}
+
+/// Waits until the keys have a later revision; false if the member has stopped.
+async fn beyond(progress: &mut watch::Receiver<Progress>, revision: i64) -> bool {
+    progress.wait_for(|progress| progress.revision > revision).await.is_ok()
+}
