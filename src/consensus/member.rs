@@ -40,8 +40,8 @@ const ENTRIES_KEPT: u64 = 5_000;
 const ENTRIES_A_MESSAGE: u64 = 300;
 /// How long a forwarded proposal may take at the leader.
 const FORWARDED: Duration = Duration::from_secs(5);
-/// Election timeouts of silence after which a leader's quorum counts as gone.
-const QUORUM_SILENT_ELECTIONS: u32 = 2;
+/// Election timeouts of silence after which a leader, or a leader's quorum, counts as gone.
+const SILENT_ELECTIONS: u32 = 2;
 /// How long to leave to others between two steps of freeing memory.
 const SWEEP_PAUSE: Duration = Duration::from_millis(10);
 /// How long a leader that stops waits for another to take over.
@@ -193,6 +193,8 @@ struct Inner {
     reader: Reader,
     leases: Arc<leases::Means>,
     caller: Arc<Caller>,
+    /// When a leader last spoke to this member.
+    heard: Mutex<Option<tokio::time::Instant>>,
     tasks: Mutex<Option<Tasks>>,
 }
 
@@ -263,6 +265,7 @@ impl Member {
             reader,
             leases,
             caller,
+            heard: Mutex::default(),
             tasks: Mutex::default(),
         };
         let member = Self { inner: Arc::new(inner) };
@@ -368,18 +371,22 @@ impl Member {
         }
     }
 
-    /// Tells whether this member is of use: it follows a leader, or leads a quorum that has answered
-    /// lately. One that was cut off while it led still thinks that it leads.
+    /// Tells whether this member is of use: it has heard of its leader lately, or leads a quorum that
+    /// has answered lately. One that was cut off goes on to follow or to lead, as far as it knows.
     pub fn is_led(&self) -> bool {
         let metrics = self.inner.raft.metrics();
         let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
+        let lately = self.inner.leases.grace * SILENT_ELECTIONS;
         match metrics.current_leader {
             Some(leader) if leader == self.inner.id => {
-                let lately = self.inner.leases.grace * QUORUM_SILENT_ELECTIONS;
                 let answered = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < lately);
                 answered || metrics.membership_config.voter_ids().count() == 1
             }
-            led => led.is_some(),
+            Some(_) => {
+                let heard = *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner);
+                heard.is_some_and(|at| at.elapsed() < lately)
+            }
+            None => false,
         }
     }
 
@@ -477,6 +484,8 @@ impl Member {
         let raft = &self.inner.raft;
         let result = match request {
             Request::Append(request) => {
+                let now = tokio::time::Instant::now();
+                *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
                 raft.append_entries(request).await.map(Reply::Append).map_err(said)
             }
             Request::Vote(request) => raft.vote(request).await.map(Reply::Vote).map_err(said),

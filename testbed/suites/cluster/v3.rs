@@ -382,6 +382,10 @@ fn without_a_majority_a_local_read_is_answered_and_all_else_is_refused_in_time()
             assert_eq!(refused.code(), Code::Unavailable);
             assert_eq!(refused.message(), "etcdserver: request timed out");
         }
+        let mut demanding = tonic::Request::new(all("here"));
+        demanding.metadata_mut().insert("hasleader", "true".parse().unwrap());
+        let refused = client.kv.clone().range(demanding).await.unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: no leader");
     })
     .unwrap();
 }
