@@ -238,6 +238,7 @@ impl Member {
             raft: raft.clone(),
             caller: caller.clone(),
             clock: seams.clock.clone(),
+            progress: store.progress(),
         };
         let proposer = Proposer::start(means, &tasks);
         let means = reader::Means {
@@ -296,7 +297,8 @@ impl Member {
         commands: Vec<Command>,
         deadline: Duration,
     ) -> Result<Vec<Outcome>, ProposeError> {
-        self.inner.proposer.propose(commands, false, deadline).await
+        let applied = self.inner.proposer.propose(commands, false, deadline).await?;
+        Ok(applied.outcomes)
     }
 
     /// Returns once a local read is not stale; see [`Reader::barrier`].
@@ -516,7 +518,7 @@ impl Member {
 
     async fn handle_proposal(&self, commands: Vec<Command>) -> Reply {
         match self.inner.proposer.propose(commands, true, FORWARDED).await {
-            Ok(outcomes) => Reply::Proposed(outcomes),
+            Ok(applied) => Reply::Proposed(applied),
             Err(
                 ProposeError::NotLeader
                 | ProposeError::NoLeader

@@ -32,10 +32,11 @@ use tokio::time::Instant;
 
 use crate::consensus::identity::Peer;
 use crate::consensus::leases::LeaseAsk;
+use crate::consensus::proposer::Applied;
 use crate::consensus::types::{Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::foundation::limits::PEER_FRAME_BYTES_MAX;
 use crate::platform::net::{Address, Io, Net, first_address};
-use crate::store::{Command, Outcome};
+use crate::store::Command;
 
 /// The first bytes of a connection between members.
 pub const MAGIC: &[u8; 4] = b"CBX1";
@@ -101,7 +102,7 @@ pub enum Reply {
     Vote(VoteResponse<TypeConfig>),
     Snapshot(SnapshotResponse<TypeConfig>),
     TransferLeader(TransferLeaderResponse<TypeConfig>),
-    Proposed(Vec<Outcome>),
+    Proposed(Applied),
     ReadIndex(u64),
     /// Nothing was done: this member does not lead.
     NotLeader,

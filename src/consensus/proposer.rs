@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
 use prost::Message as _;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::identity::Peer;
 use crate::consensus::network::{Caller, Line, Reply, Request};
+use crate::consensus::state_machine::Progress;
 use crate::consensus::types::Raft;
 use crate::foundation::clock::Clock;
 use crate::foundation::limits::{BATCH_BYTES_MAX, PROPOSALS_MAX};
@@ -49,7 +51,16 @@ pub enum ProposeError {
     Stopping,
 }
 
-type Answer = oneshot::Sender<Result<Vec<Outcome>, ProposeError>>;
+/// What became of commands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The entry of the log that they are in.
+    pub index: u64,
+    /// One for each of them, in order.
+    pub outcomes: Vec<Outcome>,
+}
+
+type Answer = oneshot::Sender<Result<Applied, ProposeError>>;
 
 struct Proposal {
     commands: Vec<Command>,
@@ -74,6 +85,8 @@ pub struct Means {
     pub caller: Arc<Caller>,
     /// The wall clock, for the time of a batch.
     pub clock: Arc<dyn Clock>,
+    /// How far this member has applied.
+    pub progress: watch::Receiver<Progress>,
 }
 
 impl Proposer {
@@ -85,14 +98,15 @@ impl Proposer {
         Self { queue }
     }
 
-    /// Has commands applied, in one piece and in order. After an error other than `Unknown`
-    /// nothing was done. Dropping the future leaves it open whether they are applied.
+    /// Has commands applied, in one piece and in order: by this member as well, so that whoever
+    /// asks it next finds what was written. After an error other than `Unknown` nothing was done.
+    /// Dropping the future leaves it open whether they are applied.
     pub async fn propose(
         &self,
         commands: Vec<Command>,
         forwarded: bool,
         deadline: Duration,
-    ) -> Result<Vec<Outcome>, ProposeError> {
+    ) -> Result<Applied, ProposeError> {
         let (answer, wait) = oneshot::channel();
         let deadline = Instant::now() + deadline;
         let proposal = Proposal { commands, forwarded, deadline, answer };
@@ -190,7 +204,10 @@ impl Means {
             batch.iter().flat_map(|proposal| proposal.commands.iter().cloned()).collect();
         let entry = Batch { time: self.clock.now(), commands };
         match tokio::time::timeout_at(deadline, self.raft.client_write(entry)).await {
-            Ok(Ok(written)) => spread(std::mem::take(batch), written.data),
+            Ok(Ok(written)) => {
+                let applied = Applied { index: written.log_id.index, outcomes: written.data };
+                spread(std::mem::take(batch), applied);
+            }
             // Not `error.forward_to_leader()`: it also knows a leader for an entry that was
             // discarded here, and the next leader may still commit that one.
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
@@ -212,7 +229,15 @@ impl Means {
         let mut line = Line::new(self.caller.clone(), leader);
         let left = deadline.saturating_duration_since(Instant::now());
         match line.call(&Request::Propose(commands), left).await {
-            Ok(Reply::Proposed(outcomes)) => spread(std::mem::take(batch), outcomes),
+            Ok(Reply::Proposed(applied)) => {
+                let mut progress = self.progress.clone();
+                let here = progress.wait_for(|progress| progress.applied >= applied.index);
+                match tokio::time::timeout_at(deadline, here).await {
+                    Ok(Ok(_)) => spread(std::mem::take(batch), applied),
+                    Ok(Err(_)) => refuse(std::mem::take(batch), "this member stopped"),
+                    Err(_) => refuse(std::mem::take(batch), "this member is behind the others"),
+                }
+            }
             Ok(Reply::NotLeader) => return false,
             Ok(other) => refuse(std::mem::take(batch), &format!("the leader said {other:?}")),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return false,
@@ -230,11 +255,11 @@ enum Written {
     Elsewhere(Option<Peer>),
 }
 
-fn spread(batch: Vec<Proposal>, outcomes: Vec<Outcome>) {
-    let mut outcomes = outcomes.into_iter();
+fn spread(batch: Vec<Proposal>, applied: Applied) {
+    let mut all = applied.outcomes.into_iter();
     for proposal in batch {
-        let own: Vec<_> = outcomes.by_ref().take(proposal.commands.len()).collect();
-        answer(proposal, Ok(own));
+        let outcomes = all.by_ref().take(proposal.commands.len()).collect();
+        answer(proposal, Ok(Applied { index: applied.index, outcomes }));
     }
 }
 
@@ -244,7 +269,7 @@ fn refuse(batch: Vec<Proposal>, why: &str) {
     }
 }
 
-fn answer(proposal: Proposal, result: Result<Vec<Outcome>, ProposeError>) {
+fn answer(proposal: Proposal, result: Result<Applied, ProposeError>) {
     // A caller that is gone no longer cares.
     drop(proposal.answer.send(result));
 }

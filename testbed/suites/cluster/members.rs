@@ -74,6 +74,20 @@ fn a_write_through_each_member_is_read_through_the_others() {
 }
 
 #[test]
+fn who_wrote_through_a_member_finds_it_there_without_asking_the_others() {
+    let site = super::site("own");
+    let members = super::started(&site, NAMES);
+    for number in 0..50 {
+        for member in &members {
+            let value = format!("{}{number}", member.name);
+            member.set("/own", &value).unwrap();
+            let plain = member.get("/v2/keys/own").unwrap().json().unwrap();
+            assert_eq!(plain["node"]["value"], value, "through {}", member.name);
+        }
+    }
+}
+
+#[test]
 fn two_of_three_serve_without_the_third_and_it_catches_up() {
     let site = super::site("third");
     let mut members = super::started(&site, NAMES);

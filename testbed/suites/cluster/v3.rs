@@ -343,11 +343,16 @@ fn leadership_is_moved_and_both_apis_answer_on_one_port() {
         let moved = pb::MoveLeaderRequest { target_id };
         from.unwrap().maintenance.clone().move_leader(moved).await.unwrap();
         assert_eq!(leader_after(&every, leads).await, target_id);
-        let list = clients[0].cluster.clone();
-        let list = list.clone().member_list(pb::MemberListRequest { linearizable: true }).await;
-        let names: Vec<_> =
-            list.unwrap().into_inner().members.into_iter().map(|member| member.name).collect();
-        assert!(NAMES.iter().all(|name| names.iter().any(|known| known == name)), "{names:?}");
+        // A member says its name once it has a leader to say it to.
+        until("all names to be known", || async {
+            let list = pb::MemberListRequest { linearizable: true };
+            let list = clients[0].cluster.clone().member_list(list).await;
+            let list = list.map_err(|error| error.to_string())?.into_inner();
+            let mut names: Vec<_> = list.members.into_iter().map(|member| member.name).collect();
+            names.sort();
+            if names == NAMES { Ok(()) } else { Err(format!("{names:?}")) }
+        })
+        .await;
         clients[0].put("same", "v3").await.unwrap();
         assert_eq!(clients[1].get("same").await.unwrap(), "v3");
     })
