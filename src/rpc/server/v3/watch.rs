@@ -4,9 +4,11 @@
 //! nobody and fills no memory.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -24,8 +26,10 @@ use crate::wire::etcd::v3::etcdserverpb::watch_server::Watch;
 const TELL_IDLE: Duration = Duration::from_mins(10);
 /// What is added to it at most, so that not all streams speak at once, in milliseconds.
 const TELL_IDLE_JITTER_MS: u64 = 60_000;
-/// Answers that wait to be sent: one is sent while the next is made.
-const ANSWERS_AHEAD: usize = 2;
+/// Most answers that wait to be sent: so many go in one write to the connection.
+const ANSWERS_AHEAD: usize = 128;
+/// About how many bytes of them. One that is longer waits until it is alone.
+const BYTES_AHEAD: u32 = 1 << 20;
 
 #[tonic::async_trait]
 impl Watch for Service {
@@ -36,24 +40,28 @@ impl Watch for Service {
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let required = requires_leader(request.metadata());
-        let (answers, made) = mpsc::channel(ANSWERS_AHEAD);
+        let (answers, made) = mpsc::channel::<Made>(ANSWERS_AHEAD);
         let stream = Stream {
             service: self.clone(),
             requests: request.into_inner(),
             watches: Watches::default(),
             outbox: VecDeque::new(),
+            bytes: Arc::new(Semaphore::new(BYTES_AHEAD as usize)),
             progress_wanted: false,
         };
         self.tasks.spawn("watch", |stop| stream.run(answers, required, stop));
         let made = futures_util::stream::unfold(made, |mut made| async move {
-            let answer = made.recv().await?;
+            let (answer, _bytes) = made.recv().await?;
             Some((answer, made))
         });
         Ok(Response::new(Box::pin(made)))
     }
 }
 
-type Sender = mpsc::Sender<Result<pb::WatchResponse, Status>>;
+/// An answer, and the bytes that are free for another once it is on its way.
+type Made = (Result<pb::WatchResponse, Status>, Option<OwnedSemaphorePermit>);
+
+type Sender = mpsc::Sender<Made>;
 
 /// One stream.
 struct Stream {
@@ -62,6 +70,8 @@ struct Stream {
     watches: Watches,
     /// Made, and not sent: a few, as nothing else is made before they are.
     outbox: VecDeque<pb::WatchResponse>,
+    /// What answers that wait to be sent may take.
+    bytes: Arc<Semaphore>,
     /// The client wants to be told once all its watches have been told all.
     progress_wanted: bool,
 }
@@ -78,6 +88,7 @@ impl Stream {
             let more = self.advance(&view);
             let revision = view.revision();
             let waits = self.outbox.is_empty() && !more;
+            let length = self.outbox.front().map_or(0, pb::WatchResponse::encoded_len);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return end(&answers, errors::stopped()),
@@ -88,9 +99,11 @@ impl Stream {
                     let Ok(Some(asked)) = asked else { return };
                     self.handle(asked);
                 }
-                room = answers.reserve(), if !self.outbox.is_empty() => {
-                    let (Ok(room), Some(answer)) = (room, self.outbox.pop_front()) else { return };
-                    room.send(Ok(answer));
+                room = room(&answers, &self.bytes, length), if !self.outbox.is_empty() => {
+                    let (Some((room, bytes)), Some(answer)) = (room, self.outbox.pop_front()) else {
+                        return;
+                    };
+                    room.send((Ok(answer), Some(bytes)));
                 }
                 _ = idle.tick() => {
                     let told = self.watches.tell_idle(revision);
@@ -152,9 +165,20 @@ impl Stream {
     }
 }
 
+/// Waits for room for an answer of `length` bytes. None when nobody takes answers any more.
+async fn room<'a>(
+    answers: &'a Sender,
+    bytes: &Arc<Semaphore>,
+    length: usize,
+) -> Option<(mpsc::Permit<'a, Made>, OwnedSemaphorePermit)> {
+    let length = u32::try_from(length).unwrap_or(BYTES_AHEAD).min(BYTES_AHEAD);
+    let bytes = bytes.clone().acquire_many_owned(length).await.ok()?;
+    Some((answers.reserve().await.ok()?, bytes))
+}
+
 fn end(answers: &Sender, why: Status) {
     // A client that reads too slowly to be told why finds the stream closed.
-    answers.try_send(Err(why)).ok();
+    answers.try_send((Err(why), None)).ok();
 }
 
 /// Waits until the keys have a later revision; false if the member has stopped.
