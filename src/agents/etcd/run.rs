@@ -145,17 +145,17 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
         deadline: config.request_deadline(),
         stop: servers.stopping(),
     };
-    let grpc = v3::Service {
+    let grpc = Arc::new(v3::Service {
         member: member.clone(),
         random: world.seams.random.clone(),
         deadline: config.request_deadline(),
         election: Duration::from_millis(config.election_ms),
         stop: servers.stopping(),
         tasks: servers.clone(),
-    };
+    });
     for incoming in clients {
-        let router = v3::beside(&grpc, keys_v2::router(service.clone()));
-        listen::serve_both(incoming, router, &servers);
+        let answers = v3::Beside::new(grpc.clone(), keys_v2::router(service.clone()));
+        listen::serve_both(incoming, answers, &servers);
     }
     publish(&config, &member, &tasks, ready);
     let ended = watch_over(&member, &world, stop).await;

@@ -1,15 +1,19 @@
 //! Serves HTTP/1.1 and HTTP/2 on whatever the network seam listens on.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
+use http::Request;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower_service::Service as Callable;
 
 use crate::foundation::limits::{CONNECTIONS_MAX, HTTP2_STREAMS_MAX};
 use crate::foundation::tasks::Tasks;
@@ -39,12 +43,39 @@ pub fn serve(incoming: Box<dyn Incoming>, router: Router, tasks: &Tasks) {
     });
 }
 
-/// Serves `router` as [`serve`] does, also to clients that speak HTTP/2 from their first word on, as
-/// those of gRPC do.
-pub fn serve_both(incoming: Box<dyn Incoming>, router: Router, tasks: &Tasks) {
+/// What answers requests; clones are the same. It never fails: a failure is an answer too.
+pub trait Answers:
+    Callable<
+        Request<hyper::body::Incoming>,
+        Response = Response,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<A> Answers for A where
+    A: Callable<
+            Request<hyper::body::Incoming>,
+            Response = Response,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Has `answers` answer as [`serve`] does, also to clients that speak HTTP/2 from their first word
+/// on, as those of gRPC do.
+pub fn serve_both(incoming: Box<dyn Incoming>, answers: impl Answers, tasks: &Tasks) {
     let streams = tasks.clone();
     accept(incoming, tasks, move |(io, _from), stop| {
-        let (router, streams) = (router.clone(), Streams(streams.clone()));
+        let (router, streams) = (answers.clone(), Streams(streams.clone()));
         async move {
             match first_word::read(io, HEAD_DEADLINE, &stop).await {
                 Some((word, io)) if &word == HTTP2 => {
@@ -95,7 +126,7 @@ where
 }
 
 /// Serves one connection until it ends, or `stop` and the answer under way is sent.
-pub async fn connection(io: Box<dyn Io>, router: Router, stop: CancellationToken) {
+pub async fn connection(io: Box<dyn Io>, router: impl Answers, stop: CancellationToken) {
     let mut builder = http1::Builder::new();
     // Scripts look for `X-Etcd-Index`, spelled like that.
     builder.title_case_headers(true).timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
@@ -117,7 +148,7 @@ pub async fn connection(io: Box<dyn Io>, router: Router, stop: CancellationToken
 /// Serves one connection of HTTP/2 until it ends, or `stop` and the answers under way are sent.
 async fn connection_of_streams(
     io: Box<dyn Io>,
-    router: Router,
+    router: impl Answers,
     streams: Streams,
     stop: CancellationToken,
 ) {
@@ -150,7 +181,7 @@ struct Streams(Tasks);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, work: F) {
-        self.0.spawn("stream", |_stop| work);
+        self.0.spawn_short(work);
     }
 }
 
@@ -158,7 +189,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
 mod tests {
     use super::*;
     use crate::platform::net::{Address, MemoryNet, Net as _};
-    use crate::rpc::client::http::{HttpClient, Request};
+    use crate::rpc::client::http::{HttpClient, Request as Asked};
     use crate::rpc::client::url::Url;
     use axum::routing::get;
 
@@ -176,7 +207,7 @@ mod tests {
         let client = HttpClient::new(Arc::new(net));
         let origin = "http://127.0.0.1:80".parse::<Url>().unwrap().origin;
         let asked = async {
-            let call = client.call(&origin, Request::get("/"));
+            let call = client.call(&origin, Asked::get("/"));
             let stop = async {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 tasks.stop();

@@ -53,9 +53,13 @@ pub fn range<V: Borrow<Version>>(revision: i64, result: &RangeResult<V>) -> pb::
     pb::RangeResponse {
         header: header(revision),
         kvs: result.kvs.iter().map(shown).collect(),
-        more: result.more,
-        count: count(result.count),
+        ..counted(result)
     }
+}
+
+/// Shows how much was read, and no more.
+pub fn counted<V>(result: &RangeResult<V>) -> pb::RangeResponse {
+    pb::RangeResponse { more: result.more, count: count(result.count), ..Default::default() }
 }
 
 /// Shows an event, with what was before it if that is wanted.

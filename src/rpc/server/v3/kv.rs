@@ -19,16 +19,9 @@ impl Kv for Service {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        let asked = request.into_inner();
-        let range = request::range(&asked).map_err(|refused| errors::of_store(&refused))?;
-        if !asked.serializable {
-            self.confirmed().await?;
-        }
-        let view = self.view();
-        let read = view.range(&range).map_err(|error| errors::of_store(&error.into()))?;
-        let mut answer = answer::range(view.revision(), &read);
-        answer.header = self.header(view.revision());
-        Ok(Response::new(answer))
+        let encoded = self.read_range(&request.into_inner()).await?;
+        let answer = pb::RangeResponse::decode(&encoded[..]);
+        answer.map(Response::new).map_err(|_| errors::no_answer())
     }
 
     type RangeStreamStream = Answers<pb::RangeStreamResponse>;
@@ -93,6 +86,24 @@ impl Kv for Service {
 }
 
 impl Service {
+    /// Reads a range; returns a `RangeResponse`, encoded. The store keeps each key as the wire has
+    /// it, so no message is made of what may be megabytes.
+    pub(super) async fn read_range(&self, asked: &pb::RangeRequest) -> Result<Vec<u8>, Status> {
+        let range = request::range(asked).map_err(|refused| errors::of_store(&refused))?;
+        if !asked.serializable {
+            self.confirmed().await?;
+        }
+        let view = self.view();
+        let read = view.range(&range).map_err(|error| errors::of_store(&error.into()))?;
+        let header = self.header(view.revision());
+        let mut encoded = pb::RangeResponse { header, ..Default::default() }.encode_to_vec();
+        read.encode_kvs(&mut encoded);
+        let counted = answer::counted(&read);
+        encoded.reserve_exact(counted.encoded_len());
+        counted.encode_raw(&mut encoded);
+        Ok(encoded)
+    }
+
     /// Has a change made through the log.
     pub(super) async fn change(&self, change: Change) -> Result<Answer, Status> {
         let proposed = self.member.propose(vec![Command::V3(change)], self.deadline).await;

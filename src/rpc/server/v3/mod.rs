@@ -1,7 +1,7 @@
 //! The store's v3 API: etcd's services over gRPC.
 //!
 //! ```text
-//!  gRPC ─▶ require_leader ─▶ kv, lease, watch, cluster, maintenance ─▶ consensus::Member
+//!  gRPC ─▶ calls ─▶ kv, lease, watch, cluster, maintenance ─▶ consensus::Member
 //!                                   └─ refused ─▶ errors: etcd's texts and codes
 //! ```
 //! Source: the specification B.1 to B.5 and B.10. Writes go through the log from whichever member
@@ -10,6 +10,7 @@
 //! **Not here yet:** users and roles, elections and locks, changing members, snapshots, alarms, the
 //! JSON gateway. Who asks for them is told so.
 
+mod calls;
 pub mod cluster;
 pub mod errors;
 pub mod kv;
@@ -19,34 +20,26 @@ mod unserved;
 pub mod watch;
 mod watcher;
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
+use axum::body::{Body, Bytes};
+use axum::response::Response;
 use futures_util::Stream;
 use http::{Request, header};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
-use tower_service::Service as _;
+use tonic::codegen::StdError;
 
 use crate::consensus::Member;
 use crate::foundation::limits::{GRPC_OVERHEAD_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::foundation::random::Random;
 use crate::foundation::tasks::Tasks;
+use crate::rpc::server::v3::calls::{Answered, Calls};
 use crate::wire::etcd::v3::etcdserverpb as pb;
-use crate::wire::etcd::v3::etcdserverpb::auth_server::AuthServer;
-use crate::wire::etcd::v3::etcdserverpb::cluster_server::ClusterServer;
-use crate::wire::etcd::v3::etcdserverpb::kv_server::KvServer;
-use crate::wire::etcd::v3::etcdserverpb::lease_server::LeaseServer;
-use crate::wire::etcd::v3::etcdserverpb::maintenance_server::MaintenanceServer;
-use crate::wire::etcd::v3::etcdserverpb::watch_server::WatchServer;
-use crate::wire::etcd::v3::v3electionpb::election_server::ElectionServer;
-use crate::wire::etcd::v3::v3lockpb::lock_server::LockServer;
 
 /// Longest message that is read, in bytes.
 const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES_MAX;
@@ -74,52 +67,46 @@ pub struct Service {
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + Send>>;
 
-/// Returns a router that has gRPC answered here, and all else by `rest`.
-pub fn beside(service: &Service, rest: Router) -> Router {
-    let grpc = router(service);
-    Router::new().fallback(move |request: Request<Body>| {
-        let mut router = if is_grpc(&request) { grpc.clone() } else { rest.clone() };
-        async move {
-            let Ok(answer) = router.call(request).await;
-            answer
-        }
-    })
+/// What a client port answers: gRPC here, and all else by a router. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    grpc: Calls,
+    rest: Router,
 }
 
-fn is_grpc(request: &Request<Body>) -> bool {
+impl Beside {
+    /// Puts the services beside what else is served.
+    pub fn new(service: Arc<Service>, rest: Router) -> Self {
+        Self { grpc: Calls::new(service), rest }
+    }
+}
+
+impl<B> tower_service::Service<Request<B>> for Beside
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answered;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Answered {
+        if is_grpc(&request) {
+            return self.grpc.call(request);
+        }
+        let mut rest = self.rest.clone();
+        let request = request.map(Body::new);
+        Box::pin(async move { rest.call(request).await })
+    }
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// Returns the router for gRPC.
-fn router(service: &Service) -> Router {
-    let one = || service.clone();
-    Routes::new(KvServer::new(one()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(LeaseServer::new(one()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(WatchServer::new(one()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(ClusterServer::new(one()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(MaintenanceServer::new(one()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(AuthServer::new(one()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(ElectionServer::new(one()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(LockServer::new(one()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .prepare()
-        .into_axum_router()
-        .layer(middleware::map_response(|answer: Response| {
-            std::future::ready(errors::too_large(answer))
-        }))
-        .layer(middleware::from_fn_with_state(one(), require_leader))
-}
-
-async fn require_leader(
-    State(service): State<Service>,
-    request: Request<Body>,
-    next: Next,
-) -> Response {
-    let required = request.headers().get(REQUIRE_LEADER).is_some_and(|value| value == "true");
-    if required && !service.member.is_led() {
-        return errors::no_leader().into_http::<Body>().into_response();
-    }
-    next.run(request).await
 }
 
 impl Service {

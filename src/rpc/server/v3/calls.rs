@@ -1,0 +1,173 @@
+//! Which service answers a call of gRPC: by the first part of its path.
+//!
+//! Written out, since a router in between costs as much as a read of a key does.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use bytes::BufMut as _;
+use http::Request;
+use http_body::Body as HttpBody;
+use tonic::codec::{Codec, EncodeBuf, Encoder};
+use tonic::codegen::{BoxFuture, StdError};
+use tonic::server::{Grpc, UnaryService};
+use tonic::{Code, Status};
+use tonic_prost::ProstDecoder;
+use tower_service::Service as Callable;
+
+use crate::rpc::server::v3::{MESSAGE_BYTES_MAX, REQUIRE_LEADER, Service, errors};
+use crate::wire::etcd::v3::etcdserverpb as pb;
+use crate::wire::etcd::v3::etcdserverpb::auth_server::AuthServer;
+use crate::wire::etcd::v3::etcdserverpb::cluster_server::ClusterServer;
+use crate::wire::etcd::v3::etcdserverpb::kv_server::KvServer;
+use crate::wire::etcd::v3::etcdserverpb::lease_server::LeaseServer;
+use crate::wire::etcd::v3::etcdserverpb::maintenance_server::MaintenanceServer;
+use crate::wire::etcd::v3::etcdserverpb::watch_server::WatchServer;
+use crate::wire::etcd::v3::v3electionpb::election_server::ElectionServer;
+use crate::wire::etcd::v3::v3lockpb::lock_server::LockServer;
+
+/// The method whose answers are long, and are sent as the store keeps them.
+const RANGE: &str = "/etcdserverpb.KV/Range";
+
+/// All services. Clones are the same ones.
+#[derive(Debug, Clone)]
+pub(super) struct Calls {
+    service: Arc<Service>,
+}
+
+/// What comes of a call; it never fails, since a failure is an answer too.
+pub(super) type Answered = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+impl Calls {
+    pub(super) fn new(service: Arc<Service>) -> Self {
+        Self { service }
+    }
+
+    /// Hands a call to its service.
+    fn route<B>(
+        &self,
+        request: Request<B>,
+    ) -> BoxFuture<http::Response<tonic::body::Body>, Infallible>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send + 'static,
+    {
+        macro_rules! by {
+            ($server:ident) => {
+                $server::from_arc(self.service.clone())
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .call(request)
+            };
+        }
+        let path = request.uri().path();
+        if path == RANGE {
+            return self.range(request);
+        }
+        match path.rsplit_once('/').map(|(service, _)| service) {
+            Some("/etcdserverpb.KV") => by!(KvServer),
+            Some("/etcdserverpb.Watch") => by!(WatchServer),
+            Some("/etcdserverpb.Lease") => by!(LeaseServer),
+            Some("/etcdserverpb.Cluster") => by!(ClusterServer),
+            Some("/etcdserverpb.Maintenance") => by!(MaintenanceServer),
+            Some("/etcdserverpb.Auth") => by!(AuthServer),
+            Some("/v3electionpb.Election") => by!(ElectionServer),
+            Some("/v3lockpb.Lock") => by!(LockServer),
+            Some(_) | None => {
+                let text = format!("no service has the method {path}");
+                let answer = Status::new(Code::Unimplemented, text).into_http();
+                Box::pin(std::future::ready(Ok(answer)))
+            }
+        }
+    }
+
+    fn range<B>(
+        &self,
+        request: Request<B>,
+    ) -> BoxFuture<http::Response<tonic::body::Body>, Infallible>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send + 'static,
+    {
+        let method = Range(self.service.clone());
+        Box::pin(async move {
+            let mut grpc =
+                Grpc::new(AsKept).apply_max_message_size_config(Some(MESSAGE_BYTES_MAX), None);
+            Ok(grpc.unary(method, request).await)
+        })
+    }
+}
+
+impl<B> Callable<Request<B>> for Calls
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answered;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Answered {
+        let required = request.headers().get(REQUIRE_LEADER).is_some_and(|value| value == "true");
+        if required && !self.service.member.is_led() {
+            return Box::pin(std::future::ready(Ok(errors::no_leader().into_http())));
+        }
+        let answered = self.route(request);
+        Box::pin(async move {
+            let Ok(answer) = answered.await;
+            Ok(errors::too_large(answer.map(Body::new)))
+        })
+    }
+}
+
+/// The method `Range`.
+struct Range(Arc<Service>);
+
+impl UnaryService<pb::RangeRequest> for Range {
+    type Response = Vec<u8>;
+    type Future = BoxFuture<tonic::Response<Vec<u8>>, Status>;
+
+    fn call(&mut self, request: tonic::Request<pb::RangeRequest>) -> Self::Future {
+        let service = self.0.clone();
+        Box::pin(async move {
+            let encoded = service.read_range(&request.into_inner()).await?;
+            Ok(tonic::Response::new(encoded))
+        })
+    }
+}
+
+/// Reads requests, and sends answers that are encoded already.
+struct AsKept;
+
+impl Codec for AsKept {
+    type Encode = Vec<u8>;
+    type Decode = pb::RangeRequest;
+    type Encoder = Self;
+    type Decoder = ProstDecoder<pb::RangeRequest>;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::default()
+    }
+}
+
+impl Encoder for AsKept {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.reserve(item.len());
+        to.put_slice(&item);
+        Ok(())
+    }
+}
