@@ -11,12 +11,16 @@
 
 #[path = "init/disk.rs"]
 mod disk;
+#[path = "init/findings.rs"]
+mod findings;
 #[path = "init/gpt.rs"]
 mod gpt;
 #[path = "init/machine_id.rs"]
 mod machine_id;
 #[path = "init/modules.rs"]
 mod modules;
+#[path = "init/root_size.rs"]
+mod root_size;
 #[path = "init/roothash.rs"]
 mod roothash;
 #[path = "init/sysroot.rs"]
@@ -85,7 +89,16 @@ fn boot() -> Result<Infallible, Refusal> {
     }
     let usr = verity::open(&slot.usr, &slot.verity, &hash)?;
     say(&format!("/usr is {}, / is {}", slot.usr.display(), slot.root.display()));
-    sysroot::assemble(&slot.root, &usr)?;
+    let mut found = Vec::new();
+    match root_size::can_grow(&slot.root, slot.free_behind_root) {
+        Ok(can) => found.extend(can.then_some(findings::GROW)),
+        Err(why) => say(&format!("ROOT stays as large as it is: {why}")),
+    }
+    let seen = sysroot::assemble(&slot.root, &usr)?;
+    found.extend(seen.own_users.then_some(findings::OWN_USERS));
+    if let Err(why) = findings::leave(&found) {
+        say(&format!("what was found is not told to systemd: {}", chain(&why)));
+    }
     if let Err(why) = machine_id::ensure(Path::new(sysroot::ETC)) {
         say(&format!("no machine id could be written, systemd makes one for this boot: {why}"));
     }

@@ -40,6 +40,8 @@ pub(crate) struct Slot {
     pub(crate) verity: PathBuf,
     /// Everything else.
     pub(crate) root: PathBuf,
+    /// Bytes of the disk behind ROOT that nothing has.
+    pub(crate) free_behind_root: u64,
 }
 
 struct Disk {
@@ -160,6 +162,12 @@ fn uuid_of_variable(value: &[u8]) -> Option<Uuid> {
     Some(Uuid(bytes.try_into().ok()?))
 }
 
+fn free_behind(disk: &Disk, partition: u32) -> Option<u64> {
+    let sector_bytes = number(&disk.name, "queue/logical_block_size")?;
+    let sectors = number(&disk.name, "size")? * SIZE_UNIT / sector_bytes;
+    Some(gpt::sectors_behind(&disk.partitions, partition, sectors) * sector_bytes)
+}
+
 /// Turns partition numbers into device nodes; none while the kernel has not announced them all.
 fn nodes(disk: &Disk) -> Option<Slot> {
     let folder = Path::new(BLOCK_DEVICES).join(&disk.name);
@@ -180,6 +188,7 @@ fn nodes(disk: &Disk) -> Option<Slot> {
         usr: node(disk.slot.usr)?,
         verity: node(disk.slot.verity)?,
         root: node(disk.slot.root)?,
+        free_behind_root: free_behind(disk, disk.slot.root).unwrap_or(0),
     })
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct Partition {
     kind: Uuid,
     /// Its own UUID.
     pub(crate) uuid: Uuid,
+    first_sector: u64,
+    last_sector: u64,
 }
 
 /// The numbers of the partitions that one boot needs.
@@ -85,7 +87,13 @@ pub(crate) fn partitions(header: &Header, entries: &[u8]) -> Option<Vec<Partitio
     let used = (1u32..)
         .zip(entries.chunks_exact(header.entry_bytes))
         .filter_map(|(number, entry)| {
-            Some(Partition { number, kind: uuid_at(entry, 0)?, uuid: uuid_at(entry, 16)? })
+            Some(Partition {
+                number,
+                kind: uuid_at(entry, 0)?,
+                uuid: uuid_at(entry, 16)?,
+                first_sector: u64_at(entry, 32)?,
+                last_sector: u64_at(entry, 40)?,
+            })
         })
         .filter(|partition| partition.kind != Uuid([0; 16]));
     Some(used.collect())
@@ -101,6 +109,15 @@ pub(crate) fn slot(partitions: &[Partition], hash: &RootHash) -> Option<Slot> {
         verity: with(&|partition| partition.uuid == hash.verity_uuid())?,
         root: with(&|partition| partition.kind == ROOT_TYPE)?,
     })
+}
+
+/// Returns how many sectors of a disk follow a partition until the next one, or the disk's end.
+pub(crate) fn sectors_behind(partitions: &[Partition], number: u32, disk_sectors: u64) -> u64 {
+    let it = partitions.iter().find(|partition| partition.number == number);
+    let Some(last) = it.map(|partition| partition.last_sector) else { return 0 };
+    let starts = partitions.iter().map(|partition| partition.first_sector);
+    let next = starts.filter(|first| *first > last).min().unwrap_or(disk_sectors);
+    next.saturating_sub(last.saturating_add(1))
 }
 
 /// Gives a new disk's header an identity of its own; none if it has one, or is no header.
@@ -169,6 +186,9 @@ mod tests {
             let at = (number - 1) * 128;
             entries[at..at + 16].copy_from_slice(&stored(Uuid(kind)));
             entries[at + 16..at + 32].copy_from_slice(&stored(uuid));
+            let first = 1000 * u64::try_from(number).unwrap();
+            entries[at + 32..at + 40].copy_from_slice(&first.to_le_bytes());
+            entries[at + 40..at + 48].copy_from_slice(&(first + 99).to_le_bytes());
         }
         let mut header = vec![0; 512];
         header[..8].copy_from_slice(b"EFI PART");
@@ -192,6 +212,17 @@ mod tests {
         assert_eq!(partitions.len(), 3);
         assert_eq!(slot(&partitions, &hash()), Some(Slot { usr: 1, verity: 3, root: 4 }));
         assert_eq!(slot(&partitions[1..], &hash()), None);
+    }
+
+    #[test]
+    fn what_is_behind_a_partition_ends_at_the_next_or_with_the_disk() {
+        let (sector, entries) = table();
+        let partitions = partitions(&header(&sector).unwrap(), &entries).unwrap();
+        assert_eq!(sectors_behind(&partitions, 1, 5000), 1900);
+        assert_eq!(sectors_behind(&partitions, 4, 5000), 900);
+        assert_eq!(sectors_behind(&partitions, 4, 4100), 0);
+        assert_eq!(sectors_behind(&partitions, 4, 10), 0);
+        assert_eq!(sectors_behind(&partitions, 2, 5000), 0);
     }
 
     #[test]

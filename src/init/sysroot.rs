@@ -14,6 +14,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
 use rustix::process::{chdir, chroot};
 
 use crate::Refusal;
+use crate::findings;
 
 /// What the machine is handed to.
 pub(crate) const SYSTEMD: &str = "/usr/lib/systemd/systemd";
@@ -61,8 +62,15 @@ pub(crate) fn mount_kernel_views() -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What was seen of the new root on the way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// The upper layer of `/etc` has users.
+    pub(crate) own_users: bool,
+}
+
 /// Mounts ROOT, `/usr` and `/etc`, and makes what an empty ROOT lacks.
-pub(crate) fn assemble(root: &Path, usr: &Path) -> Result<(), Refusal> {
+pub(crate) fn assemble(root: &Path, usr: &Path) -> Result<Seen, Refusal> {
     folder_with_mode(Path::new(SYSROOT), 0o755)?;
     mounted(root, SYSROOT, "ext4", MountFlags::empty(), None)?;
     chdir(SYSROOT).map_err(|source| Refusal::Enter { source })?;
@@ -73,7 +81,9 @@ pub(crate) fn assemble(root: &Path, usr: &Path) -> Result<(), Refusal> {
         link(Path::new(name), target)?;
     }
     mounted(usr, "usr", "erofs", MountFlags::RDONLY | MountFlags::NODEV, None)?;
-    mounted("overlay", ETC, "overlay", MountFlags::empty(), Some(ETC_LAYERS))
+    let seen = Seen { own_users: findings::has_own_users(Path::new(ETC)) };
+    mounted("overlay", ETC, "overlay", MountFlags::empty(), Some(ETC_LAYERS))?;
+    Ok(seen)
 }
 
 /// Enters the new root and becomes systemd.
@@ -95,7 +105,7 @@ fn enter() -> Result<(), Errno> {
     chdir("/")
 }
 
-fn mounted(
+pub(crate) fn mounted(
     source: impl AsRef<Path>,
     target: &str,
     kind: &str,
@@ -110,7 +120,7 @@ fn mounted(
     })
 }
 
-fn folder_with_mode(path: &Path, mode: u32) -> Result<(), Refusal> {
+pub(crate) fn folder_with_mode(path: &Path, mode: u32) -> Result<(), Refusal> {
     let outcome = match fs::create_dir(path) {
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)),
         Err(present) if present.kind() == ErrorKind::AlreadyExists => Ok(()),
