@@ -1,5 +1,6 @@
 //! Carries out what concerns units.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -12,7 +13,7 @@ use tracing::info;
 use super::Machine;
 use super::plan::UnitStep;
 use crate::foundation::durable_file::{Attributes, WriteError, replace};
-use crate::platform::systemd::{Lasting, SystemdError, UnitName, Verb};
+use crate::platform::systemd::{Call, Lasting, SystemdError, UnitName, Verb};
 
 /// How long one job may take: half of what the boot gives the whole service.
 pub(super) const COMMAND_DEADLINE: Duration = Duration::from_mins(5);
@@ -21,6 +22,10 @@ pub(super) const COMMAND_DEADLINE: Duration = Duration::from_mins(5);
 const MANAGER_DEADLINE: Duration = Duration::from_mins(1);
 
 const NULL: &str = "/dev/null";
+
+/// Where unit files of any origin are.
+const UNIT_FOLDERS: &[&str] =
+    &["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system"];
 
 /// Something of a unit was not done.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +55,10 @@ pub enum UnitError {
 /// What the steps so far have left to do.
 #[derive(Debug, Default)]
 pub(super) struct Units {
-    /// Files were changed that systemd has not read yet.
-    changed: bool,
+    /// Units whose files were changed and not read again since.
+    changed: BTreeSet<String>,
+    /// Links were made that belong to other units: what these want.
+    linked: bool,
 }
 
 impl Units {
@@ -63,34 +70,28 @@ impl Units {
     ) -> Result<(), UnitError> {
         match step {
             UnitStep::Place { path, content } => {
-                self.changed = true;
+                self.changed.insert(unit.to_owned());
                 replace(&machine.root.at(path), content.as_bytes(), Attributes::default())?;
                 info!(unit, path = %path.display(), "unit file written");
             }
             UnitStep::Mask { path } => {
-                self.changed = true;
+                self.changed.insert(unit.to_owned());
                 mask(&machine.root.at(path))?;
                 info!(unit, "unit masked");
             }
             UnitStep::Unmask { path } => {
                 let lifted = unmask(&machine.root.at(path))?;
-                self.changed |= lifted;
                 if lifted {
+                    self.changed.insert(unit.to_owned());
                     info!(unit, "mask lifted");
                 }
             }
             UnitStep::Enable(lasting) => {
-                self.changed = true;
+                self.linked = true;
                 enable(unit, *lasting, machine).await?;
                 info!(unit, "unit enabled");
             }
-            UnitStep::Reload if self.changed => {
-                let reload = machine.systemd.daemon_reload();
-                timeout(MANAGER_DEADLINE, reload)
-                    .await
-                    .map_err(|_| UnitError::Late(MANAGER_DEADLINE))??;
-            }
-            UnitStep::Reload => {}
+            UnitStep::Reload => self.reload(machine).await?,
             UnitStep::Command(command) => {
                 run(unit, command, machine).await?;
                 info!(unit, command, "unit job done");
@@ -99,12 +100,59 @@ impl Units {
         }
         Ok(())
     }
+
+    /// Makes systemd read all units again, which takes it longer than anything else at a boot, where
+    /// it would miss a change otherwise: a unit that it has not in memory it reads when it is started.
+    async fn reload(&mut self, machine: &Machine) -> Result<(), UnitError> {
+        if self.linked || self.is_read(machine).await? {
+            in_time(machine.systemd.daemon_reload()).await?;
+        }
+        *self = Self::default();
+        Ok(())
+    }
+
+    /// Tells whether systemd has in memory what was changed.
+    async fn is_read(&self, machine: &Machine) -> Result<bool, UnitError> {
+        if self.changed.is_empty() {
+            return Ok(false);
+        }
+        let other_names = |name: &String| speaks_of_several(name) || is_alias(name, machine);
+        Ok(self.changed.iter().any(other_names)
+            || in_time(machine.systemd.list()).await?.keys().any(|read| {
+                self.changed.contains(read)
+                    || template_of(read).is_some_and(|template| self.changed.contains(&template))
+            }))
+    }
+}
+
+async fn in_time<T>(call: Call<'_, T>) -> Result<T, UnitError> {
+    Ok(timeout(MANAGER_DEADLINE, call).await.map_err(|_| UnitError::Late(MANAGER_DEADLINE))??)
+}
+
+/// Tells whether systemd may have a unit in memory under another name.
+fn is_alias(unit: &str, machine: &Machine) -> bool {
+    UNIT_FOLDERS.iter().any(|folder| {
+        let target = fs::read_link(machine.root.at(Path::new(folder)).join(unit));
+        target.is_ok_and(|target| target != Path::new(NULL))
+    })
+}
+
+/// Returns the template of an instance.
+fn template_of(unit: &str) -> Option<String> {
+    let (stem, suffix) = unit.rsplit_once('.')?;
+    let (name, _) = stem.split_once('@')?;
+    Some(format!("{name}@.{suffix}"))
+}
+
+/// Tells whether drop-ins under this name are read for units of other names: `web-.service` for all
+/// that begin so, `service` for all of a kind.
+fn speaks_of_several(name: &str) -> bool {
+    name.rsplit_once('.').is_none_or(|(stem, _)| stem.ends_with('-'))
 }
 
 async fn enable(unit: &str, lasting: Lasting, machine: &Machine) -> Result<(), UnitError> {
     let names = [UnitName::parse(unit)?];
-    let enabled = timeout(MANAGER_DEADLINE, machine.systemd.enable(&names, lasting));
-    Ok(enabled.await.map_err(|_| UnitError::Late(MANAGER_DEADLINE))??)
+    in_time(machine.systemd.enable(&names, lasting)).await
 }
 
 async fn run(unit: &str, command: &str, machine: &Machine) -> Result<(), UnitError> {
@@ -176,6 +224,20 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instance_has_a_template() {
+        assert_eq!(template_of("web@1.service").as_deref(), Some("web@.service"));
+        assert_eq!(template_of("a@b@c.d.socket").as_deref(), Some("a@.socket"));
+        assert_eq!(template_of("web.service"), None);
+    }
+
+    #[test]
+    fn some_names_speak_of_several_units() {
+        for (name, several) in [("web.service", false), ("web-.service", true), ("service", true)] {
+            assert_eq!(speaks_of_several(name), several, "{name}");
+        }
+    }
 
     #[test]
     fn a_mask_replaces_what_is_there() {

@@ -1,7 +1,7 @@
 //! A service manager in memory: a graph of units whose jobs take time and fail when told.
 //!
-//! Time is tokio's, so that it pauses. A unit is known once it was added, linked, or found by a
-//! reload in the folders that [`Systemd::unit_folder`] names.
+//! Time is tokio's, so that it pauses. A unit is known once it was added, linked, or found in the
+//! folders that [`Systemd::unit_folder`] names: by a reload, or by a job where it was not known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -226,6 +226,25 @@ impl MemorySystemd {
         Ok(())
     }
 
+    /// Reads the file of a unit that is not in memory.
+    fn look_for(&self, unit: &UnitName) {
+        let read = |known: &Unit| !known.state.load.is_empty();
+        if self.graph().units.get(unit).is_some_and(read) {
+            return;
+        }
+        let lasting = [Lasting::Persistent, Lasting::Runtime];
+        let mut files =
+            lasting.map(|lasting| self.unit_folder(lasting).join(unit.as_str())).into_iter();
+        if let Some(file) = files.find(|file| file.is_file()) {
+            let mut graph = self.graph();
+            let known = graph.units.entry(unit.clone()).or_default();
+            known.state = Unit::read().state;
+            known.content = std::fs::read_to_string(&file).ok();
+            known.file = Some(file);
+            known.set_load();
+        }
+    }
+
     fn reload(&self) {
         let mut found = BTreeMap::new();
         // What is in `/etc` wins over what is in `/run`.
@@ -364,6 +383,7 @@ impl Systemd for MemorySystemd {
     fn run<'a>(&'a self, verb: Verb, unit: &'a UnitName) -> Call<'a, ()> {
         Box::pin(async move {
             self.note(format!("{verb} {unit}"));
+            self.look_for(unit);
             ended(unit, self.queue(verb, unit)?).await
         })
     }

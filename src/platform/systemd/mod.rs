@@ -10,7 +10,8 @@
 //! ```
 //!
 //! **Not here:** what a unit file means; `wire::fleet` and `agents` know that. Nothing reloads
-//! by itself either: after `link`, `enable`, `mask` and their like comes a `daemon_reload`.
+//! by itself either: after `link`, `enable`, `mask` and their like comes a `daemon_reload`. Only a
+//! unit that is not in memory is read, with its drop-ins, when a job asks for it.
 
 use std::collections::BTreeMap;
 use std::fmt;
