@@ -104,6 +104,11 @@ impl Vm {
     fn program(&self) -> Program {
         let at = |file: &str| self.dir.join(file).display().to_string();
         let hardware = crate::net::Net::hardware(self.spec.number);
+        // Told otherwise, the firmware would prefer the disk to the kernel that QEMU has loaded.
+        let first = match self.spec.boot {
+            Boot::Disk => ",bootindex=0",
+            Boot::Kernel { .. } => "",
+        };
         let mut program = Program::line(
             "qemu-system-x86_64 -M q35 -accel tcg,thread=multi,tb-size=128 -cpu qemu64 \
              -nodefaults -no-user-config -display none -device virtio-rng-pci",
@@ -114,12 +119,12 @@ impl Vm {
         .args(["-qmp", &format!("unix:{},server=on,wait=off", self.qmp.display())])
         .args(["-chardev", &format!("file,id=console,append=on,path={}", at("console.log"))])
         .args(["-serial", "chardev:console"])
-        .args(drive("disk", &format!("file={},format=qcow2", at("disk.qcow2"))))
+        .args(drive("disk", &format!("file={},format=qcow2", at("disk.qcow2")), first))
         .args(["-netdev", &format!("tap,id=net,ifname={},script=no,downscript=no", self.tap)])
         .args(["-device", &format!("virtio-net-pci,netdev=net,romfile=,mac={hardware}")]);
         if self.spec.user_data.is_some() {
             let config = format!("file={},format=raw,readonly=on", at("config.img"));
-            program = program.args(drive("config", &config));
+            program = program.args(drive("config", &config, ""));
         }
         match &self.spec.boot {
             Boot::Disk => program.args(firmware(&at("vars.fd"))),
@@ -200,17 +205,24 @@ pub fn image_folder() -> Result<PathBuf, LabError> {
     })
 }
 
-fn drive(id: &str, rest: &str) -> [String; 4] {
+/// A drive, with what its device is told besides.
+fn drive(id: &str, file: &str, device: &str) -> [String; 4] {
     [
         "-drive".to_owned(),
-        format!("if=none,id={id},cache=unsafe,discard=unmap,{rest}"),
+        format!("if=none,id={id},cache=unsafe,discard=unmap,{file}"),
         "-device".to_owned(),
-        format!("virtio-blk-pci,drive={id}"),
+        format!("virtio-blk-pci,drive={id}{device}"),
     ]
 }
 
-fn firmware(vars: &str) -> [String; 4] {
+/// The firmware, set up as in a data centre: it boots from the disk, not from the network.
+fn firmware(vars: &str) -> [String; 8] {
+    let without = |protocol: &str| format!("name=opt/org.tianocore/{protocol}PXESupport,string=n");
     [
+        "-fw_cfg".to_owned(),
+        without("IPv4"),
+        "-fw_cfg".to_owned(),
+        without("IPv6"),
         "-drive".to_owned(),
         format!("if=pflash,unit=0,format=raw,readonly=on,file={FIRMWARE}/OVMF_CODE_4M.fd"),
         "-drive".to_owned(),
