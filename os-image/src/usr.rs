@@ -2,6 +2,7 @@
 //!
 //! Debian's `/etc` goes to `/usr/share/corebox/etc`, the lower layer of the overlay.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::files::{self, FileError};
@@ -12,6 +13,9 @@ const DROPPED: &str = include_str!("../drop.list");
 
 /// Where `/usr` keeps the lower layer of `/etc`.
 const ETC: &str = "usr/share/corebox/etc";
+
+/// Units of Debian's for which everything else would wait. What needs names or the time says so.
+const NOT_EARLY: &[&str] = &["systemd-resolved.service", "systemd-timesyncd.service"];
 
 /// `/usr` could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +61,11 @@ pub fn assemble(parts: &Parts<'_>, root: &Path) -> Result<(), UsrError> {
         files::overlay(overlay, root)?;
     }
     add_program(parts.corebox, &root.join("usr/bin"))?;
+    add_static_nodes(&root.join("usr/lib"))?;
+    for unit in NOT_EARLY {
+        let path = root.join("usr/lib/systemd/system").join(unit);
+        files::write(&path, not_early(&files::read_text(&path)?))?;
+    }
     files::write(&root.join("usr/lib/os-release"), parts.os_release)?;
     add_users(root)
 }
@@ -70,6 +79,51 @@ fn add_program(corebox: &Path, folder: &Path) -> Result<(), UsrError> {
         files::link(&folder.join(name), "corebox")?;
     }
     Ok(())
+}
+
+/// Lists the device nodes that load a module when they are opened, as `kmod-static-nodes.service`
+/// would at every boot.
+fn add_static_nodes(lib: &Path) -> Result<(), UsrError> {
+    let modules = lib.join("modules");
+    let mut nodes = String::new();
+    for version in files::names(&modules)? {
+        let list = files::read_text(&modules.join(version).join("modules.devname"))?;
+        nodes.push_str(&static_nodes(&list));
+    }
+    files::write(&lib.join("tmpfiles.d/static-nodes.conf"), nodes)?;
+    Ok(())
+}
+
+/// Turns lines such as `tun net/tun c10:200` into what tmpfiles reads.
+fn static_nodes(list: &str) -> String {
+    let mut nodes = String::new();
+    for line in list.lines().filter(|line| !line.starts_with('#')) {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        let &[_, path, device] = &words[..] else { continue };
+        let Some((kind, numbers)) = device.split_at_checked(1) else { continue };
+        if let Some((folder, _)) = path.rsplit_once('/') {
+            let _ = writeln!(nodes, "d /dev/{folder} 0755 - - -");
+        }
+        let _ = writeln!(nodes, "{kind}! /dev/{path} 0600 - - - {numbers}");
+    }
+    nodes
+}
+
+/// Takes `sysinit.target`, which every other service is ordered after, out of what a unit is before.
+fn not_early(unit: &str) -> String {
+    let mut text = String::new();
+    for line in unit.lines() {
+        let line = match line.strip_prefix("Before=") {
+            Some(names) => {
+                let names = names.split_ascii_whitespace().filter(|name| *name != "sysinit.target");
+                format!("Before={}", names.collect::<Vec<_>>().join(" "))
+            }
+            None => line.to_owned(),
+        };
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
 }
 
 /// Writes the users of `sysusers.d` into the lower `/etc`, so that a boot need not.
@@ -118,6 +172,22 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_early_is_still_before_the_rest() {
+        let unit = "[Unit]\nBefore=sysinit.target network.target\nAfter=sysinit.target\n";
+        assert_eq!(not_early(unit), "[Unit]\nBefore=network.target\nAfter=sysinit.target\n");
+    }
+
+    #[test]
+    fn nodes_of_modules_become_lines_for_tmpfiles() {
+        let list = "# Device nodes\nfuse fuse c10:229\ntun net/tun c10:200\n";
+        assert_eq!(
+            static_nodes(list),
+            "c! /dev/fuse 0600 - - - 10:229\nd /dev/net 0755 - - -\n\
+             c! /dev/net/tun 0600 - - - 10:200\n"
+        );
+    }
 
     #[test]
     fn patterns_stay_within_a_name() {
