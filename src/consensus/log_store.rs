@@ -108,6 +108,8 @@ fn index_of(body: &[u8]) -> Option<u64> {
 /// Who waits for bytes to be safe.
 enum Waiting {
     Nobody,
+    /// Nobody; and the record may be lost, so that it is synced only when something else is.
+    NobodyEver,
     Caller(oneshot::Sender<io::Result<()>>),
     Raft(IOFlushed<TypeConfig>),
 }
@@ -133,7 +135,8 @@ impl Writer {
     fn thread(mut self) {
         while let Some(first) = self.jobs.blocking_recv() {
             let batch = self.batch(first);
-            let result = self.write(&batch).and_then(|()| self.wal.sync());
+            let written = self.write(&batch);
+            let result = written.and_then(|()| if syncs(&batch) { self.wal.sync() } else { Ok(()) });
             if !self.finish(batch, result) {
                 return;
             }
@@ -150,8 +153,10 @@ impl Writer {
                     .map(|job| std::mem::replace(&mut job.waiting, Waiting::Nobody));
                 waiting.for_each(|waiting| tell(waiting, Ok(())));
             }
-            tokio::time::sleep(self.disk.sync_time()).await;
-            result = result.and_then(|()| self.wal.sync());
+            if syncs(&batch) {
+                tokio::time::sleep(self.disk.sync_time()).await;
+                result = result.and_then(|()| self.wal.sync());
+            }
             if !self.finish(batch, result) {
                 return;
             }
@@ -196,9 +201,14 @@ impl Writer {
     }
 }
 
+/// Tells whether a batch has to be safe before more is written.
+fn syncs(batch: &[Job]) -> bool {
+    batch.iter().any(|job| !matches!(job.waiting, Waiting::NobodyEver))
+}
+
 fn tell(waiting: Waiting, result: io::Result<()>) {
     match waiting {
-        Waiting::Nobody => {}
+        Waiting::Nobody | Waiting::NobodyEver => {}
         // A caller that is gone no longer cares.
         Waiting::Caller(caller) => drop(caller.send(result)),
         Waiting::Raft(flushed) => flushed.io_completed(result),
@@ -362,7 +372,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.submit(vec![Record::Committed(committed)], Waiting::Nobody).await
+        // Who lost it learns it again from the leader: it only spares a restart that wait.
+        self.submit(vec![Record::Committed(committed)], Waiting::NobodyEver).await
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
