@@ -17,6 +17,13 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Commands that wait for the proposer before more are refused: a second's worth at full speed.
 pub const PROPOSALS_MAX: usize = 16_384;
 
+/// Bytes that the v3 keys may take where no other quota is set: etcd's own default.
+pub const QUOTA_BYTES: u64 = 2 << 30;
+
+/// Largest quota for the v3 keys, in bytes, that is accepted without a warning: as in etcd, since
+/// they are all in memory and a new member has to be sent all of them.
+pub const QUOTA_BYTES_SUGGESTED_MAX: u64 = 8 << 30;
+
 /// Leases that one batch revokes: as many as etcd revokes in a second.
 pub const LEASES_REVOKED_MAX: usize = 1_000;
 

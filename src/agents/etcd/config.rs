@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::foundation::limits::QUOTA_BYTES;
 use crate::rpc::client::url::Url;
 
 /// What a flag does here.
@@ -68,6 +69,11 @@ pub const FLAGS: &[Flag] = &[
     used("election-timeout", "1000", "Milliseconds of silence after which another may lead"),
     used("debug", "false", "Log more"),
     used("log-level", "info", "How much to log: debug, info, warn, error"),
+    used(
+        "quota-backend-bytes",
+        "0",
+        "How many bytes the v3 keys may take: 0 for 2 GiB, less for any number",
+    ),
     no_meaning("snapshot-count", SIZED),
     no_meaning("max-snapshots", SIZED),
     no_meaning("max-wals", SIZED),
@@ -145,6 +151,8 @@ pub struct Config {
     pub heartbeat_ms: u64,
     /// Milliseconds of silence after which another may lead.
     pub election_ms: u64,
+    /// How many bytes the v3 keys may take; `None` for any.
+    pub quota_bytes: Option<u64>,
     /// How much to log.
     pub log_level: String,
     /// Flags that were given and have no meaning here, and why.
@@ -238,6 +246,7 @@ impl Config {
             begin,
             heartbeat_ms,
             election_ms,
+            quota_bytes: quota("quota-backend-bytes", &value("quota-backend-bytes"))?,
             log_level: if debug { "debug".to_owned() } else { value("log-level") },
             ignored,
             name,
@@ -292,6 +301,15 @@ fn wrong(flag: &'static str, value: &str, wanted: &'static str) -> ConfigError {
 fn number(flag: &'static str, value: &str) -> Result<u64, ConfigError> {
     let parsed = value.parse().ok().filter(|number| *number > 0);
     parsed.ok_or_else(|| wrong(flag, value, "a number of milliseconds"))
+}
+
+/// Reads a quota: 0 is the usual one, and below it is none.
+fn quota(flag: &'static str, value: &str) -> Result<Option<u64>, ConfigError> {
+    let bytes: i64 = value.parse().map_err(|_| wrong(flag, value, "a number of bytes"))?;
+    Ok(match bytes {
+        0 => Some(QUOTA_BYTES),
+        bytes => u64::try_from(bytes).ok(),
+    })
 }
 
 fn parts(value: &str) -> impl Iterator<Item = &str> {
@@ -352,6 +370,17 @@ mod tests {
             let refused = read(flags).unwrap_err().to_string();
             assert!(refused.contains(text), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_quota_of_zero_is_the_usual_one_and_one_below_is_none() {
+        let quota =
+            |value| read(&[("quota-backend-bytes", value)]).map(|config| config.quota_bytes);
+        assert_eq!(read(&[]).unwrap().quota_bytes, Some(2 << 30));
+        assert_eq!(quota("0"), Ok(Some(2 << 30)));
+        assert_eq!(quota("-1"), Ok(None));
+        assert_eq!(quota("65536"), Ok(Some(65_536)));
+        assert!(quota("2G").is_err());
     }
 
     #[test]

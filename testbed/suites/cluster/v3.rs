@@ -10,7 +10,7 @@ use tonic::Code;
 
 const NAMES: &[&str] = &["a", "b", "c"];
 
-fn all(prefix: &str) -> pb::RangeRequest {
+pub(super) fn all(prefix: &str) -> pb::RangeRequest {
     pb::RangeRequest { key: prefix.into(), range_end: end_of(prefix), ..Default::default() }
 }
 
@@ -24,7 +24,10 @@ fn follow(prefix: &str, start_revision: i64) -> pb::WatchCreateRequest {
 }
 
 /// Tries again until it is so: for what becomes so by itself.
-async fn until<T, W: Future<Output = Result<T, String>>>(what: &str, look: impl Fn() -> W) -> T {
+pub(super) async fn until<T, W: Future<Output = Result<T, String>>>(
+    what: &str,
+    look: impl Fn() -> W,
+) -> T {
     let start = Instant::now();
     loop {
         match look().await {
@@ -55,7 +58,7 @@ async fn leader_after(clients: &[&Client], before: u64) -> u64 {
     .await
 }
 
-async fn id(client: &Client) -> u64 {
+pub(super) async fn id(client: &Client) -> u64 {
     let status = client.maintenance.clone().status(pb::StatusRequest {}).await.unwrap();
     status.into_inner().header.unwrap().member_id
 }
@@ -66,7 +69,7 @@ async fn hash(client: &Client) -> (u32, i64) {
     (hash.hash, hash.hash_revision)
 }
 
-fn clients(members: &[Member]) -> Vec<Client> {
+pub(super) fn clients(members: &[Member]) -> Vec<Client> {
     members.iter().map(|member| Client::new(member.client)).collect()
 }
 

@@ -36,6 +36,11 @@ pub fn request_too_large() -> Status {
     refused(Code::InvalidArgument, "request is too large")
 }
 
+/// Makes a status in words of our own, which no client matches.
+pub fn said(code: Code, text: &str) -> Status {
+    Status::new(code, format!("corebox: {text}"))
+}
+
 /// This member serves no such thing yet.
 pub fn not_yet(what: &str) -> Status {
     Status::unimplemented(format!("corebox: {what} is not there yet"))
@@ -53,6 +58,8 @@ pub fn of_store(why: &Refused) -> Status {
         Refused::UnknownSort => refused(Code::InvalidArgument, "invalid sort option"),
         Refused::UnknownCompare => refused(Code::InvalidArgument, "invalid compare option"),
         Refused::Engine(error) => of_engine(*error),
+        Refused::NoSpace => refused(Code::ResourceExhausted, "mvcc: database space exceeded"),
+        Refused::Corrupt => refused(Code::DataLoss, "corrupt cluster"),
     }
 }
 

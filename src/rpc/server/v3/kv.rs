@@ -24,6 +24,7 @@ impl Kv for Service {
         if !asked.serializable {
             self.confirmed().await?;
         }
+        self.check_agreed()?;
         let view = self.view();
         let read = view.range(&range).map_err(|error| errors::of_store(&error.into()))?;
         let mut answer = answer::range(view.revision(), &read);
@@ -95,6 +96,7 @@ impl Kv for Service {
 impl Service {
     /// Has a change made through the log.
     pub(super) async fn change(&self, change: Change) -> Result<Answer, Status> {
+        self.admit(&change).await?;
         let proposed = self.member.propose(vec![Command::V3(change)], self.deadline).await;
         let mut outcomes = proposed.map_err(|error| errors::of_proposal(&error))?;
         match outcomes.pop() {
@@ -116,7 +118,7 @@ impl Service {
         }
         match self.change(Change::Op(op)).await? {
             Answer::Op(pb::ResponseOp { response: Some(response) }) => Ok(response),
-            Answer::Op(_) | Answer::Done { .. } => Err(errors::no_answer()),
+            Answer::Op(_) | Answer::Done { .. } | Answer::Alarms(_) => Err(errors::no_answer()),
         }
     }
 
@@ -134,6 +136,7 @@ impl Service {
         if !is_serializable(asked) {
             self.confirmed().await?;
         }
+        self.check_agreed()?;
         let read = read_txn(&self.view(), asked).map_err(of_store)?;
         Ok(read.map(|mut answer| {
             answer.header = self.full(answer.header);

@@ -4,7 +4,9 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::consensus::MoveError;
 use crate::rpc::server::keys_v2::SERVER_VERSION;
-use crate::rpc::server::v3::{Answers, Service, errors};
+use crate::rpc::server::v3::{Answers, Service, alarm, errors};
+use crate::store::keys_v3::cost::LEASE_BYTES;
+use crate::store::keys_v3::{Change, Raised};
 use crate::store::mvcc::Checkpoint;
 use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::alarm_request::AlarmAction;
@@ -20,35 +22,53 @@ impl Maintenance for Service {
         let view = self.view();
         let usage = view.usage();
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let mut errors = Vec::new();
-        if !self.member.is_led() {
-            errors.push("etcdserver: no leader".to_owned());
-        }
+        let no_leader = (!self.member.is_led()).then(|| "etcdserver: no leader".to_owned());
+        let alarms = self.alarms().into_iter().map(alarm::shown);
+        let leases = view.leases_count() as u64 * LEASE_BYTES;
         Ok(Response::new(pb::StatusResponse {
             header: self.header(view.revision()),
             version: SERVER_VERSION.to_owned(),
-            db_size: size(usage.total_bytes),
-            db_size_in_use: size(usage.live_bytes),
+            db_size: size(usage.total_bytes + leases),
+            db_size_in_use: size(usage.live_bytes + leases),
+            db_size_quota: self.member.space().quota_bytes.map_or(0, size),
             leader: status.leader.unwrap_or(0),
             raft_index: status.committed,
             raft_term: status.term,
             raft_applied_index: status.applied,
-            errors,
+            errors: no_leader.into_iter().chain(alarms).collect(),
             ..pb::StatusResponse::default()
         }))
     }
 
-    /// Lists the alarms. None can be raised yet, so there is none, and taking one back is done.
     async fn alarm(
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
-        match AlarmAction::try_from(request.into_inner().action) {
-            Ok(AlarmAction::Get | AlarmAction::Deactivate) => {}
-            Ok(AlarmAction::Activate) | Err(_) => return Err(errors::not_yet("raising an alarm")),
-        }
-        let header = self.header_now();
-        Ok(Response::new(pb::AlarmResponse { header, alarms: Vec::new() }))
+        let asked = request.into_inner();
+        let raised =
+            alarm::read(asked.alarm)?.map(|alarm| Raised { alarm, member: asked.member_id });
+        let action = AlarmAction::try_from(asked.action);
+        let action = action.map_err(|_| {
+            errors::said(Code::InvalidArgument, "there is no such action on an alarm")
+        })?;
+        let found = match (action, raised) {
+            (AlarmAction::Get, _) => {
+                self.confirmed().await?;
+                let wanted =
+                    |raised: &Raised| asked.alarm == 0 || asked.alarm == alarm::wire(raised.alarm);
+                self.alarms().into_iter().filter(wanted).collect()
+            }
+            (AlarmAction::Activate, Some(raised)) => {
+                self.alarmed(Change::RaiseAlarm(raised)).await?
+            }
+            (AlarmAction::Deactivate, Some(raised)) => {
+                self.alarmed(Change::ClearAlarm(raised)).await?
+            }
+            // As etcd: none is raised or taken back.
+            (AlarmAction::Activate | AlarmAction::Deactivate, None) => Vec::new(),
+        };
+        let alarms = found.into_iter().map(alarm::member).collect();
+        Ok(Response::new(pb::AlarmResponse { header: self.header_now(), alarms }))
     }
 
     /// Does nothing: memory is given back as history is compacted, and checkpoints have no holes.

@@ -7,9 +7,10 @@
 //! Source: the specification B.1 to B.5 and B.10. Writes go through the log from whichever member
 //! is asked; a read waits for a round of the leader, unless it is serializable.
 //!
-//! **Not here yet:** users and roles, elections and locks, changing members, snapshots, alarms, the
+//! **Not here yet:** users and roles, elections and locks, changing members, snapshots, the
 //! JSON gateway. Who asks for them is told so.
 
+pub mod alarm;
 pub mod cluster;
 pub mod errors;
 pub mod kv;
