@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::consensus::auto_compaction::{self, AutoCompaction};
 use crate::consensus::identity::{Cluster, Peer};
 use crate::consensus::leases::{self, LeaseAsk, LeaseError};
 use crate::consensus::log_store::{LogOptions, LogStore, WriterKind};
@@ -74,6 +75,8 @@ pub struct Options {
     pub entries_kept: u64,
     /// How many bytes the v3 keys may take; `None` for any.
     pub quota_bytes: Option<u64>,
+    /// What is kept of the v3 keys' history; `None` for all that is not compacted by hand.
+    pub auto_compaction: Option<AutoCompaction>,
     /// The mistake to make, if any.
     pub mistakes: Mistakes,
 }
@@ -92,6 +95,7 @@ impl Options {
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
             entries_kept: ENTRIES_KEPT,
             quota_bytes: Some(QUOTA_BYTES),
+            auto_compaction: None,
             mistakes: Mistakes::default(),
         }
     }
@@ -269,6 +273,14 @@ impl Member {
             proposer: proposer.clone(),
         };
         tasks.spawn("space", |stop| space.clone().run(stop));
+        if let Some(keep) = options.auto_compaction {
+            let means = auto_compaction::Means {
+                raft: raft.clone(),
+                store: store.clone(),
+                proposer: proposer.clone(),
+            };
+            tasks.spawn("auto-compaction", |stop| means.run(keep, stop));
+        }
         let inner = Inner {
             id: options.id,
             raft,

@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::consensus::AutoCompaction;
+use crate::foundation::go_duration;
 use crate::foundation::limits::QUOTA_BYTES;
 use crate::rpc::client::url::Url;
 
@@ -73,6 +75,16 @@ pub const FLAGS: &[Flag] = &[
         "quota-backend-bytes",
         "0",
         "How many bytes the v3 keys may take: 0 for 2 GiB, less for any number",
+    ),
+    used(
+        "auto-compaction-mode",
+        "periodic",
+        "What the retention is: `periodic`, a time, or `revision`, a number of revisions",
+    ),
+    used(
+        "auto-compaction-retention",
+        "0",
+        "How much of the v3 keys' history is kept: hours, a time such as `30m`, or revisions; 0 for all",
     ),
     no_meaning("snapshot-count", SIZED),
     no_meaning("max-snapshots", SIZED),
@@ -153,6 +165,8 @@ pub struct Config {
     pub election_ms: u64,
     /// How many bytes the v3 keys may take; `None` for any.
     pub quota_bytes: Option<u64>,
+    /// What is kept of the v3 keys' history; `None` for all.
+    pub auto_compaction: Option<AutoCompaction>,
     /// How much to log.
     pub log_level: String,
     /// Flags that were given and have no meaning here, and why.
@@ -247,6 +261,10 @@ impl Config {
             heartbeat_ms,
             election_ms,
             quota_bytes: quota("quota-backend-bytes", &value("quota-backend-bytes"))?,
+            auto_compaction: auto_compaction(
+                &value("auto-compaction-mode"),
+                &value("auto-compaction-retention"),
+            )?,
             log_level: if debug { "debug".to_owned() } else { value("log-level") },
             ignored,
             name,
@@ -310,6 +328,30 @@ fn quota(flag: &'static str, value: &str) -> Result<Option<u64>, ConfigError> {
         0 => Some(QUOTA_BYTES),
         bytes => u64::try_from(bytes).ok(),
     })
+}
+
+/// Reads what is kept of the history. A plain number is of hours or of revisions.
+fn auto_compaction(mode: &str, retention: &str) -> Result<Option<AutoCompaction>, ConfigError> {
+    let wrong = |wanted| wrong("auto-compaction-retention", retention, wanted);
+    let plain = retention.parse::<u32>().ok();
+    match mode {
+        "periodic" => {
+            let hours = plain.map(|hours| Duration::from_hours(hours.into()));
+            let period = hours.or_else(|| go_duration::parse(retention));
+            let period =
+                period.ok_or_else(|| wrong("a number of hours or a time such as `30m`"))?;
+            Ok((!period.is_zero()).then_some(AutoCompaction::Periodic(period)))
+        }
+        "revision" => {
+            let count = plain.ok_or_else(|| wrong("a number of revisions"))?;
+            Ok((count > 0).then_some(AutoCompaction::Revisions(count.into())))
+        }
+        other => Err(ConfigError::Value {
+            flag: "auto-compaction-mode",
+            value: other.to_owned(),
+            wanted: "`periodic` or `revision`",
+        }),
+    }
 }
 
 fn parts(value: &str) -> impl Iterator<Item = &str> {
@@ -381,6 +423,26 @@ mod tests {
         assert_eq!(quota("-1"), Ok(None));
         assert_eq!(quota("65536"), Ok(Some(65_536)));
         assert!(quota("2G").is_err());
+    }
+
+    #[test]
+    fn what_is_kept_of_the_history_is_a_time_or_a_number_of_revisions() {
+        let kept = |mode, retention| {
+            let flags = [("auto-compaction-mode", mode), ("auto-compaction-retention", retention)];
+            read(&flags).map(|config| config.auto_compaction)
+        };
+        let periodic = |secs| Some(AutoCompaction::Periodic(Duration::from_secs(secs)));
+        assert_eq!(read(&[]).unwrap().auto_compaction, None);
+        assert_eq!(kept("periodic", "0"), Ok(None));
+        assert_eq!(kept("periodic", "2"), Ok(periodic(7_200)));
+        assert_eq!(kept("periodic", "1h30m"), Ok(periodic(5_400)));
+        assert_eq!(kept("revision", "1000"), Ok(Some(AutoCompaction::Revisions(1_000))));
+        assert_eq!(kept("revision", "0"), Ok(None));
+        for (mode, retention) in
+            [("periodic", "-1"), ("periodic", "long"), ("revision", "1h"), ("always", "1")]
+        {
+            assert!(kept(mode, retention).is_err(), "{mode} {retention}");
+        }
     }
 
     #[test]

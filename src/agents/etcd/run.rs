@@ -130,6 +130,7 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
     options.election_ms = config.election_ms;
     options.writer = world.writer;
     options.quota_bytes = config.quota_bytes;
+    options.auto_compaction = config.auto_compaction;
     warn_of_quota(config.quota_bytes);
     let member = Member::start(options, world.seams.clone()).await?;
     tracing::info!(
