@@ -62,9 +62,9 @@ async fn handle(State(service): State<Service>, request: Request<Body>) -> Respo
     let mut response = match path {
         "/v2/machines" => service.machines(),
         "/version" => json_answer(StatusCode::OK, &version()),
-        "/health" => {
-            let (method, query) = (request.method().clone(), request.uri().query());
-            health::answer(&service.member, &method, query).await
+        path if health::serves(path) => {
+            let (method, query) = (request.method(), request.uri().query());
+            health::answer(&service.member, path, method, query).await
         }
         _ => match (path.strip_prefix("/v2/keys"), path.strip_prefix("/v2/members")) {
             (Some(key), _) if key.is_empty() || key.starts_with('/') => {
