@@ -34,6 +34,10 @@ pub const TXN_OPS_MAX: usize = 128;
 /// as etcd, so that a request that is a little too large is refused in words of the API.
 pub const GRPC_OVERHEAD_BYTES_MAX: usize = 512 << 10;
 
+/// Longest v3 message as JSON, in bytes: base64 makes the longest of gRPC a third longer, and names
+/// come on top.
+pub const GATEWAY_BYTES_MAX: usize = 2 * (REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES_MAX);
+
 /// Watches on one stream: each is a few hundred bytes.
 pub const WATCHES_MAX: usize = 65_536;
 

@@ -2,20 +2,21 @@
 //!
 //! ```text
 //!  gRPC ─▶ require_leader ─▶ kv, lease, watch, cluster, maintenance ─▶ consensus::Member
-//!                                   └─ refused ─▶ errors: etcd's texts and codes
+//!  JSON ─▶ gateway ─▶ the same    └─ refused ─▶ errors: etcd's texts and codes
 //! ```
 //! Source: the specification B.1 to B.5 and B.10. Writes go through the log from whichever member
 //! is asked; a read waits for a round of the leader, unless it is serializable.
 //!
-//! **Not here yet:** users and roles, elections and locks, changing members, snapshots, the
-//! JSON gateway. Who asks for them is told so.
+//! **Not here yet:** users and roles, elections and locks, changing members, snapshots. Who asks for them is told so.
 
 pub mod alarm;
 pub mod cluster;
 pub mod errors;
+mod gateway;
 pub mod kv;
 pub mod lease;
 pub mod maintenance;
+mod objects;
 mod unserved;
 pub mod watch;
 mod watcher;
@@ -75,13 +76,19 @@ pub struct Service {
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + Send>>;
 
-/// Returns a router that has gRPC answered here, and all else by `rest`.
+/// Returns a router that has gRPC answered here, and its JSON, and all else by `rest`.
 pub fn beside(service: &Service, rest: Router) -> Router {
     let grpc = router(service);
     Router::new().fallback(move |request: Request<Body>| {
-        let mut router = if is_grpc(&request) { grpc.clone() } else { rest.clone() };
+        let (mut grpc, mut rest) = (grpc.clone(), rest.clone());
         async move {
-            let Ok(answer) = router.call(request).await;
+            let Ok(answer) = if is_grpc(&request) {
+                grpc.call(request).await
+            } else if gateway::serves(request.uri().path()) {
+                Ok(gateway::answer(grpc, request).await)
+            } else {
+                rest.call(request).await
+            };
             answer
         }
     })
