@@ -38,6 +38,9 @@ pub const GRPC_OVERHEAD_BYTES_MAX: usize = 512 << 10;
 /// come on top.
 pub const GATEWAY_BYTES_MAX: usize = 2 * (REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES_MAX);
 
+/// Bytes of keys in one message of a streamed range: what is in memory of it at a time.
+pub const RANGE_PART_BYTES: u64 = 512 << 10;
+
 /// Watches on one stream: each is a few hundred bytes.
 pub const WATCHES_MAX: usize = 65_536;
 

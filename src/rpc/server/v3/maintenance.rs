@@ -3,7 +3,8 @@
 use tonic::{Code, Request, Response, Status};
 
 use crate::consensus::MoveError;
-use crate::rpc::server::keys_v2::SERVER_VERSION;
+use crate::foundation::tasks;
+use crate::rpc::server::keys_v2::{CLUSTER_VERSION, SERVER_VERSION};
 use crate::rpc::server::v3::{Answers, Service, alarm, errors};
 use crate::store::keys_v3::cost::LEASE_BYTES;
 use crate::store::keys_v3::{Change, Raised};
@@ -35,6 +36,9 @@ impl Maintenance for Service {
             raft_index: status.committed,
             raft_term: status.term,
             raft_applied_index: status.applied,
+            // As a member of 3.6 says that keeps what one of 3.5 reads.
+            storage_version: CLUSTER_VERSION.to_owned(),
+            downgrade_info: Some(pb::DowngradeInfo::default()),
             errors: no_leader.into_iter().chain(alarms).collect(),
             ..pb::StatusResponse::default()
         }))
@@ -85,7 +89,8 @@ impl Maintenance for Service {
     ) -> Result<Response<pb::HashResponse>, Status> {
         let view = self.view();
         let header = self.header(view.revision());
-        let hash = Checkpoint::new(view).fold(0, |hash, chunk| crc32c::crc32c_append(hash, &chunk));
+        let append = |hash, chunk: Vec<u8>| crc32c::crc32c_append(hash, &chunk);
+        let hash = tasks::blocking(move || Checkpoint::new(view).fold(0, append)).await;
         Ok(Response::new(pb::HashResponse { header, hash }))
     }
 
@@ -93,11 +98,13 @@ impl Maintenance for Service {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        let view = self.view();
-        let hashed = view.hash_keys(request.into_inner().revision);
+        let (view, asked) = (self.view(), request.into_inner());
+        let header = self.header(view.revision());
+        // All keys are looked at.
+        let hashed = tasks::blocking(move || view.hash_keys(asked.revision)).await;
         let hashed = hashed.map_err(|error| errors::of_store(&error.into()))?;
         Ok(Response::new(pb::HashKvResponse {
-            header: self.header(view.revision()),
+            header,
             hash: hashed.hash,
             compact_revision: hashed.compact_revision,
             hash_revision: hashed.hash_revision,
