@@ -39,7 +39,7 @@ pub(super) async fn until<T, W: Future<Output = Result<T, String>>>(
 }
 
 /// Which of the members leads, once all that are asked agree.
-async fn leader(clients: &[&Client]) -> u64 {
+pub(super) async fn leader(clients: &[&Client]) -> u64 {
     leader_after(clients, 0).await
 }
 

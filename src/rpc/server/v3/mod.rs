@@ -1,7 +1,7 @@
 //! The store's v3 API: etcd's services over gRPC.
 //!
 //! ```text
-//!  gRPC ─▶ require_leader ─▶ kv, lease, watch, cluster, maintenance ─▶ consensus::Member
+//!  gRPC ─▶ check_headers ──▶ kv, lease, watch, cluster, maintenance ─▶ consensus::Member
 //!  JSON ─▶ gateway ─▶ the same    └─ refused ─▶ errors: etcd's texts and codes
 //! ```
 //! Source: the specification B.1 to B.5 and B.10. Writes go through the log from whichever member
@@ -31,7 +31,7 @@ use axum::extract::State;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::Stream;
-use http::{Request, header};
+use http::{HeaderValue, Request, header};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower_service::Service as _;
@@ -55,6 +55,9 @@ const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES_MAX;
 
 /// The header with which a client asks not to be served by a member without a leader.
 const REQUIRE_LEADER: &str = "hasleader";
+
+/// The header in which a client says which version of the API it speaks.
+const CLIENT_VERSION: &str = "client-api-version";
 
 /// What the services work with. Clones are the same services.
 #[derive(Debug, Clone)]
@@ -115,14 +118,18 @@ fn router(service: &Service) -> Router {
         .layer(middleware::map_response(|answer: Response| {
             std::future::ready(errors::too_large(answer))
         }))
-        .layer(middleware::from_fn_with_state(one(), require_leader))
+        .layer(middleware::from_fn_with_state(one(), check_headers))
 }
 
-async fn require_leader(
+async fn check_headers(
     State(service): State<Service>,
     request: Request<Body>,
     next: Next,
 ) -> Response {
+    let version = request.headers().get(CLIENT_VERSION).map(HeaderValue::as_bytes);
+    if version.is_some_and(|version| std::str::from_utf8(version).is_err()) {
+        return errors::bad_client_version().into_http::<Body>().into_response();
+    }
     let required = request.headers().get(REQUIRE_LEADER).is_some_and(|value| value == "true");
     if required && !service.member.is_led() {
         return errors::no_leader().into_http::<Body>().into_response();
