@@ -54,6 +54,7 @@ fn argument(flag: &'static Flag) -> Arg {
     let argument = Arg::new(flag.name).long(flag.name).value_name("VALUE").help(flag.about);
     // A Go flag without a value is true.
     let argument = argument.num_args(0..=1).default_missing_value("true");
+    let argument = argument.allow_negative_numbers(true);
     if flag.default.is_empty() {
         argument
     } else {

@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::builder::ValueRange;
 use clap::{Arg, ArgAction, Command};
 
+use crate::foundation::go_duration;
+
 /// Rewrites `args`, whose first is the program's name, into what `command` reads.
 pub fn rewrite(command: &Command, args: &[OsString]) -> Vec<OsString> {
     let mut flags: Vec<&Arg> = command.get_arguments().collect();
@@ -83,35 +85,8 @@ fn has_name(flag: &Arg, name: &str) -> bool {
 
 /// Reads a duration as Go writes it: `1s`, `1m30s`, `500ms`; zero may have no unit.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "write a time such as `5s`, `500ms` or `1m30s`".to_owned();
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-        let (number, after) = rest.split_at(digits);
-        let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(letters);
-        let number: f64 = number.parse().map_err(|_| wrong())?;
-        let secs = number * unit_secs(unit).ok_or_else(wrong)?;
-        total += Duration::try_from_secs_f64(secs).map_err(|_| wrong())?;
-        rest = after;
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
-}
-
-fn unit_secs(unit: &str) -> Option<f64> {
-    Some(match unit {
-        "ns" => 1e-9,
-        "us" | "µs" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    })
+    go_duration::parse(text)
+        .ok_or_else(|| "write a time such as `5s`, `500ms` or `1m30s`".to_owned())
 }
 
 #[cfg(test)]
@@ -165,17 +140,5 @@ mod tests {
         check("ctl get -recursive", "ctl get -recursive");
         check("ctl ls -- -recursive", "ctl ls -- -recursive");
         check("ctl get -5", "ctl get -5");
-    }
-
-    #[test]
-    fn durations_are_read_as_go_writes_them() {
-        let read = |text| duration(text).map(|read| read.as_millis());
-        assert_eq!(read("1s"), Ok(1_000));
-        assert_eq!(read("1m30s"), Ok(90_000));
-        assert_eq!(read("1.5s"), Ok(1_500));
-        assert_eq!(read("0"), Ok(0));
-        for wrong in ["", "5", "s", "-1s", "1d", "1s2"] {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
     }
 }

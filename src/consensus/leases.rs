@@ -84,7 +84,10 @@ impl Leases {
             match change {
                 Change::LeaseGrant { id, ttl } => expiry.granted(*id, *ttl, now),
                 Change::LeaseRevoke { id } => expiry.revoked(*id),
-                Change::Op(_) | Change::Compact { .. } => continue,
+                Change::Op(_)
+                | Change::Compact { .. }
+                | Change::RaiseAlarm(_)
+                | Change::ClearAlarm(_) => continue,
             }
             self.changed.notify_one();
         }

@@ -136,7 +136,8 @@ impl Writer {
         while let Some(first) = self.jobs.blocking_recv() {
             let batch = self.batch(first);
             let written = self.write(&batch);
-            let result = written.and_then(|()| if syncs(&batch) { self.wal.sync() } else { Ok(()) });
+            let result =
+                written.and_then(|()| if syncs(&batch) { self.wal.sync() } else { Ok(()) });
             if !self.finish(batch, result) {
                 return;
             }

@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::consensus::auto_compaction::{self, AutoCompaction};
 use crate::consensus::identity::{Cluster, Peer};
 use crate::consensus::leases::{self, LeaseAsk, LeaseError};
 use crate::consensus::log_store::{LogOptions, LogStore, WriterKind};
@@ -20,9 +21,11 @@ use crate::consensus::network::{
 };
 use crate::consensus::proposer::{self, ProposeError, Proposer};
 use crate::consensus::reader::{self, ReadError, Reader};
+use crate::consensus::space::Space;
 use crate::consensus::state_machine::{Progress, StateMachine};
 use crate::consensus::types::{Raft, Runtime, Snapshot, TypeConfig};
 use crate::foundation::clock::{Clock, Timestamp};
+use crate::foundation::limits::QUOTA_BYTES;
 use crate::foundation::random::Random;
 use crate::foundation::tasks::{DrainTimeout, Tasks, Wrap};
 use crate::platform::disk::Disk;
@@ -70,6 +73,10 @@ pub struct Options {
     pub checkpoint_log_bytes: u64,
     /// Entries kept behind a checkpoint.
     pub entries_kept: u64,
+    /// How many bytes the v3 keys may take; `None` for any.
+    pub quota_bytes: Option<u64>,
+    /// What is kept of the v3 keys' history; `None` for all that is not compacted by hand.
+    pub auto_compaction: Option<AutoCompaction>,
     /// The mistake to make, if any.
     pub mistakes: Mistakes,
 }
@@ -87,6 +94,8 @@ impl Options {
             sizes: Sizes::default(),
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
             entries_kept: ENTRIES_KEPT,
+            quota_bytes: Some(QUOTA_BYTES),
+            auto_compaction: None,
             mistakes: Mistakes::default(),
         }
     }
@@ -192,6 +201,7 @@ struct Inner {
     proposer: Proposer,
     reader: Reader,
     leases: Arc<leases::Means>,
+    space: Space,
     caller: Arc<Caller>,
     /// When a leader last spoke to this member.
     heard: Mutex<Option<tokio::time::Instant>>,
@@ -257,6 +267,21 @@ impl Member {
             grace: Duration::from_millis(options.election_ms),
         });
         tasks.spawn("leases", |stop| leases.clone().run(stop));
+        let space = Space {
+            member: options.id,
+            quota_bytes: options.quota_bytes,
+            store: store.clone(),
+            proposer: proposer.clone(),
+        };
+        tasks.spawn("space", |stop| space.clone().run(stop));
+        if let Some(keep) = options.auto_compaction {
+            let means = auto_compaction::Means {
+                raft: raft.clone(),
+                store: store.clone(),
+                proposer: proposer.clone(),
+            };
+            tasks.spawn("auto-compaction", |stop| means.run(keep, stop));
+        }
         let inner = Inner {
             id: options.id,
             raft,
@@ -265,6 +290,7 @@ impl Member {
             proposer,
             reader,
             leases,
+            space,
             caller,
             heard: Mutex::default(),
             tasks: Mutex::default(),
@@ -315,6 +341,11 @@ impl Member {
         let leases = self.inner.leases.clone();
         let asked = async move { leases.ask(ask, deadline).await };
         self.within("lease", asked).await.unwrap_or(Err(LeaseError))
+    }
+
+    /// Returns how much room there is for the v3 keys.
+    pub fn space(&self) -> &Space {
+        &self.inner.space
     }
 
     /// Makes another member lead, and waits until it does.

@@ -49,6 +49,8 @@ pub struct Progress {
     pub compacted: i64,
     /// The last such revision for which memory was freed.
     pub swept: i64,
+    /// What the v3 keys take of their quota, in bytes.
+    pub bytes: u64,
 }
 
 /// The store of one member; clones share it.
@@ -106,10 +108,10 @@ impl StateMachine {
         let mut image = self.image_mut();
         let keys = &mut image.machine.keys_v3;
         let more = keys.compact_step(COMPACT_EVENTS_MAX);
+        let (swept, bytes) = (keys.view().compact_revision(), keys.bytes());
+        drop(image);
         if !more {
-            let swept = keys.view().compact_revision();
-            drop(image);
-            self.progress.send_modify(|progress| progress.swept = swept);
+            self.progress.send_modify(|known| *known = Progress { swept, bytes, ..*known });
         }
         more
     }
@@ -153,6 +155,7 @@ fn progress(image: &Image) -> Progress {
         revision: view.revision(),
         compacted: view.compact_revision(),
         swept: view.compact_revision(),
+        bytes: image.machine.keys_v3.bytes(),
     }
 }
 

@@ -17,6 +17,13 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Commands that wait for the proposer before more are refused: a second's worth at full speed.
 pub const PROPOSALS_MAX: usize = 16_384;
 
+/// Bytes that the v3 keys may take where no other quota is set: etcd's own default.
+pub const QUOTA_BYTES: u64 = 2 << 30;
+
+/// Largest quota for the v3 keys, in bytes, that is accepted without a warning: as in etcd, since
+/// they are all in memory and a new member has to be sent all of them.
+pub const QUOTA_BYTES_SUGGESTED_MAX: u64 = 8 << 30;
+
 /// Leases that one batch revokes: as many as etcd revokes in a second.
 pub const LEASES_REVOKED_MAX: usize = 1_000;
 
@@ -26,6 +33,13 @@ pub const TXN_OPS_MAX: usize = 128;
 /// What a gRPC message may have beyond [`REQUEST_BYTES_MAX`], in bytes, before it is not even read:
 /// as etcd, so that a request that is a little too large is refused in words of the API.
 pub const GRPC_OVERHEAD_BYTES_MAX: usize = 512 << 10;
+
+/// Longest v3 message as JSON, in bytes: base64 makes the longest of gRPC a third longer, and names
+/// come on top.
+pub const GATEWAY_BYTES_MAX: usize = 2 * (REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES_MAX);
+
+/// Bytes of keys in one message of a streamed range: what is in memory of it at a time.
+pub const RANGE_PART_BYTES: u64 = 512 << 10;
 
 /// Watches on one stream: each is a few hundred bytes.
 pub const WATCHES_MAX: usize = 65_536;

@@ -16,8 +16,10 @@ use crate::store::keys_v3::KeysV3;
 use crate::store::machine::Machine;
 use crate::store::mvcc::RestoreError;
 
-/// The version of the format that this program writes, and the only one it reads.
-pub const FORMAT: u32 = 2;
+/// The version of the format that this program writes.
+pub const FORMAT: u32 = 3;
+/// The version before it, which is read too: there were no alarms.
+const FORMAT_WITHOUT_ALARMS: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"CBXCKPT\n";
 const HEADER_BYTES: usize = 24;
@@ -57,7 +59,7 @@ pub enum CheckpointError {
     },
     /// The file was written by a program that knows another format.
     #[error(
-        "`{}` has format version {found}, and this program reads only version {FORMAT}; start the version of corebox that wrote it",
+        "`{}` has format version {found}, and this program reads only {FORMAT_WITHOUT_ALARMS} and {FORMAT}; start the version of corebox that wrote it",
         path.display()
     )]
     Format {
@@ -106,7 +108,7 @@ impl Checkpoint {
             Ok(u32::from_le_bytes(field(at, 4)?.try_into().map_err(|_| corrupt())?))
         };
         let found = number(8)?;
-        if found != FORMAT {
+        if ![FORMAT_WITHOUT_ALARMS, FORMAT].contains(&found) {
             return Err(CheckpointError::Format { path: path.to_owned(), found });
         }
         let length = u64::from_le_bytes(field(16, 8)?.try_into().map_err(|_| corrupt())?);
@@ -119,7 +121,11 @@ impl Checkpoint {
         let (mut checkpoint, keys): (Self, _) =
             postcard::take_from_bytes(body).map_err(|_| corrupt())?;
         let wrong = |source| CheckpointError::Keys { path: path.to_owned(), source };
-        checkpoint.machine.keys_v3 = KeysV3::restore(keys).map_err(wrong)?;
+        let restored = match found {
+            FORMAT_WITHOUT_ALARMS => KeysV3::restore_without_alarms(keys),
+            _ => KeysV3::restore(keys),
+        };
+        checkpoint.machine.keys_v3 = restored.map_err(wrong)?;
         Ok(checkpoint)
     }
 }
@@ -215,6 +221,23 @@ mod tests {
         let found = Checkpoint::decode(&checkpoint.encode(), Path::new("x.ckpt")).unwrap();
         assert_eq!(found, checkpoint);
         assert_eq!(found.machine.keys_v3.view().lease(7).map(|lease| lease.ttl), Some(10));
+    }
+
+    #[test]
+    fn one_from_before_there_were_alarms_is_read() {
+        let mut checkpoint = checkpoint(1);
+        let grant = Command::V3(Change::LeaseGrant { id: 7, ttl: 10 });
+        checkpoint.machine.apply(&Batch { commands: vec![grant], ..Batch::default() });
+        let mut bytes = checkpoint.encode();
+        // No alarms are one zero before the chunks.
+        let start = HEADER_BYTES + postcard::to_stdvec(&checkpoint).unwrap().len();
+        assert_eq!(bytes.remove(start), 0);
+        let body = &bytes[HEADER_BYTES..];
+        let (crc, length) = (crc32c::crc32c(body), body.len() as u64);
+        bytes[8..12].copy_from_slice(&FORMAT_WITHOUT_ALARMS.to_le_bytes());
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        bytes[16..24].copy_from_slice(&length.to_le_bytes());
+        assert_eq!(Checkpoint::decode(&bytes, Path::new("x.ckpt")).unwrap(), checkpoint);
     }
 
     #[test]

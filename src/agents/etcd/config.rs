@@ -6,6 +6,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::consensus::AutoCompaction;
+use crate::foundation::go_duration;
+use crate::foundation::limits::QUOTA_BYTES;
 use crate::rpc::client::url::Url;
 
 /// What a flag does here.
@@ -68,6 +71,21 @@ pub const FLAGS: &[Flag] = &[
     used("election-timeout", "1000", "Milliseconds of silence after which another may lead"),
     used("debug", "false", "Log more"),
     used("log-level", "info", "How much to log: debug, info, warn, error"),
+    used(
+        "quota-backend-bytes",
+        "0",
+        "How many bytes the v3 keys may take: 0 for 2 GiB, less for any number",
+    ),
+    used(
+        "auto-compaction-mode",
+        "periodic",
+        "What the retention is: `periodic`, a time, or `revision`, a number of revisions",
+    ),
+    used(
+        "auto-compaction-retention",
+        "0",
+        "How much of the v3 keys' history is kept: hours, a time such as `30m`, or revisions; 0 for all",
+    ),
     no_meaning("snapshot-count", SIZED),
     no_meaning("max-snapshots", SIZED),
     no_meaning("max-wals", SIZED),
@@ -145,6 +163,10 @@ pub struct Config {
     pub heartbeat_ms: u64,
     /// Milliseconds of silence after which another may lead.
     pub election_ms: u64,
+    /// How many bytes the v3 keys may take; `None` for any.
+    pub quota_bytes: Option<u64>,
+    /// What is kept of the v3 keys' history; `None` for all.
+    pub auto_compaction: Option<AutoCompaction>,
     /// How much to log.
     pub log_level: String,
     /// Flags that were given and have no meaning here, and why.
@@ -238,6 +260,11 @@ impl Config {
             begin,
             heartbeat_ms,
             election_ms,
+            quota_bytes: quota("quota-backend-bytes", &value("quota-backend-bytes"))?,
+            auto_compaction: auto_compaction(
+                &value("auto-compaction-mode"),
+                &value("auto-compaction-retention"),
+            )?,
             log_level: if debug { "debug".to_owned() } else { value("log-level") },
             ignored,
             name,
@@ -292,6 +319,39 @@ fn wrong(flag: &'static str, value: &str, wanted: &'static str) -> ConfigError {
 fn number(flag: &'static str, value: &str) -> Result<u64, ConfigError> {
     let parsed = value.parse().ok().filter(|number| *number > 0);
     parsed.ok_or_else(|| wrong(flag, value, "a number of milliseconds"))
+}
+
+/// Reads a quota: 0 is the usual one, and below it is none.
+fn quota(flag: &'static str, value: &str) -> Result<Option<u64>, ConfigError> {
+    let bytes: i64 = value.parse().map_err(|_| wrong(flag, value, "a number of bytes"))?;
+    Ok(match bytes {
+        0 => Some(QUOTA_BYTES),
+        bytes => u64::try_from(bytes).ok(),
+    })
+}
+
+/// Reads what is kept of the history. A plain number is of hours or of revisions.
+fn auto_compaction(mode: &str, retention: &str) -> Result<Option<AutoCompaction>, ConfigError> {
+    let wrong = |wanted| wrong("auto-compaction-retention", retention, wanted);
+    let plain = retention.parse::<u32>().ok();
+    match mode {
+        "periodic" => {
+            let hours = plain.map(|hours| Duration::from_hours(hours.into()));
+            let period = hours.or_else(|| go_duration::parse(retention));
+            let period =
+                period.ok_or_else(|| wrong("a number of hours or a time such as `30m`"))?;
+            Ok((!period.is_zero()).then_some(AutoCompaction::Periodic(period)))
+        }
+        "revision" => {
+            let count = plain.ok_or_else(|| wrong("a number of revisions"))?;
+            Ok((count > 0).then_some(AutoCompaction::Revisions(count.into())))
+        }
+        other => Err(ConfigError::Value {
+            flag: "auto-compaction-mode",
+            value: other.to_owned(),
+            wanted: "`periodic` or `revision`",
+        }),
+    }
 }
 
 fn parts(value: &str) -> impl Iterator<Item = &str> {
@@ -351,6 +411,37 @@ mod tests {
         ] {
             let refused = read(flags).unwrap_err().to_string();
             assert!(refused.contains(text), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_quota_of_zero_is_the_usual_one_and_one_below_is_none() {
+        let quota =
+            |value| read(&[("quota-backend-bytes", value)]).map(|config| config.quota_bytes);
+        assert_eq!(read(&[]).unwrap().quota_bytes, Some(2 << 30));
+        assert_eq!(quota("0"), Ok(Some(2 << 30)));
+        assert_eq!(quota("-1"), Ok(None));
+        assert_eq!(quota("65536"), Ok(Some(65_536)));
+        assert!(quota("2G").is_err());
+    }
+
+    #[test]
+    fn what_is_kept_of_the_history_is_a_time_or_a_number_of_revisions() {
+        let kept = |mode, retention| {
+            let flags = [("auto-compaction-mode", mode), ("auto-compaction-retention", retention)];
+            read(&flags).map(|config| config.auto_compaction)
+        };
+        let periodic = |secs| Some(AutoCompaction::Periodic(Duration::from_secs(secs)));
+        assert_eq!(read(&[]).unwrap().auto_compaction, None);
+        assert_eq!(kept("periodic", "0"), Ok(None));
+        assert_eq!(kept("periodic", "2"), Ok(periodic(7_200)));
+        assert_eq!(kept("periodic", "1h30m"), Ok(periodic(5_400)));
+        assert_eq!(kept("revision", "1000"), Ok(Some(AutoCompaction::Revisions(1_000))));
+        assert_eq!(kept("revision", "0"), Ok(None));
+        for (mode, retention) in
+            [("periodic", "-1"), ("periodic", "long"), ("revision", "1h"), ("always", "1")]
+        {
+            assert!(kept(mode, retention).is_err(), "{mode} {retention}");
         }
     }
 

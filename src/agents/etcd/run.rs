@@ -13,7 +13,7 @@ use crate::agents::etcd::data_dir::{DataDir, DataDirError};
 use crate::consensus::log_store::WriterKind;
 use crate::consensus::member::StartError;
 use crate::consensus::{Member, Options, Seams, Status};
-use crate::foundation::limits::STOP_GRACE;
+use crate::foundation::limits::{QUOTA_BYTES_SUGGESTED_MAX, STOP_GRACE};
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Address, Incoming, Net, first_address};
 use crate::rpc::client::http::HttpClient;
@@ -129,6 +129,9 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
     options.heartbeat_ms = config.heartbeat_ms;
     options.election_ms = config.election_ms;
     options.writer = world.writer;
+    options.quota_bytes = config.quota_bytes;
+    options.auto_compaction = config.auto_compaction;
+    warn_of_quota(config.quota_bytes);
     let member = Member::start(options, world.seams.clone()).await?;
     tracing::info!(
         member = format_args!("{:x}", member.id()),
@@ -168,6 +171,19 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
     }
     drop(data);
     ended
+}
+
+/// Says of a quota what an operator should know.
+fn warn_of_quota(quota_bytes: Option<u64>) {
+    match quota_bytes {
+        None => tracing::warn!("there is no quota: the v3 keys may fill the memory"),
+        Some(bytes) if bytes > QUOTA_BYTES_SUGGESTED_MAX => tracing::warn!(
+            quota_bytes = bytes,
+            suggested_max_bytes = QUOTA_BYTES_SUGGESTED_MAX,
+            "the quota is larger than is suggested: all of it has to be in memory"
+        ),
+        Some(_) => {}
+    }
 }
 
 async fn bind(net: &dyn Net, urls: &[Url]) -> Result<Vec<Box<dyn Incoming>>, RunError> {

@@ -19,6 +19,7 @@ use crate::consensus::Member;
 use crate::consensus::proposer::ProposeError;
 use crate::foundation::clock::Clock;
 use crate::foundation::limits::REQUEST_BYTES_MAX;
+use crate::rpc::server::health;
 use crate::rpc::server::params::{self, Asked, Params};
 use crate::store::Command;
 use crate::store::event::{Action, Code, Event, Outcome, Refusal};
@@ -61,7 +62,10 @@ async fn handle(State(service): State<Service>, request: Request<Body>) -> Respo
     let mut response = match path {
         "/v2/machines" => service.machines(),
         "/version" => json_answer(StatusCode::OK, &version()),
-        "/health" => service.health().await,
+        path if health::serves(path) => {
+            let (method, query) = (request.method(), request.uri().query());
+            health::answer(&service.member, path, method, query).await
+        }
         _ => match (path.strip_prefix("/v2/keys"), path.strip_prefix("/v2/members")) {
             (Some(key), _) if key.is_empty() || key.starts_with('/') => {
                 let key = params::key_path(key);
@@ -276,24 +280,7 @@ impl Service {
             self.member_list().into_iter().flat_map(|member| member.client_urls).collect();
         text(StatusCode::OK, &urls.join(", "))
     }
-
-    async fn health(&self) -> Response {
-        let healthy = self.member.status().leader.is_some()
-            && self.member.barrier(HEALTH_DEADLINE).await.is_ok();
-        let (status, body) = if healthy {
-            (StatusCode::OK, json!({ "health": "true", "reason": "" }))
-        } else {
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                json!({ "health": "false", "reason": "RAFT NO LEADER" }),
-            )
-        };
-        json_answer(status, &body.to_string())
-    }
 }
-
-/// How long a quorum may take to show that it is there.
-const HEALTH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The members as the API shows them.
 #[derive(serde::Serialize)]

@@ -5,12 +5,17 @@
 //! ```
 //! What changes the keys is carried by the log as it came over the wire, and so is what it did: a
 //! member that passes a write on to the leader has the answer that its client waits for.
+//!
+//! Beside the engine are the [`Alarms`], which decide what is refused.
 
+pub mod alarm;
 pub mod answer;
+pub mod cost;
 pub mod request;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::store::keys_v3::alarm::{Alarm, Alarms, Raised};
 pub use crate::store::keys_v3::request::Refused;
 use crate::store::mvcc::checkpoint::CHUNK_HEADER_BYTES;
 use crate::store::mvcc::restore::chunk_bytes;
@@ -18,7 +23,8 @@ use crate::store::mvcc::{Checkpoint, Restore, RestoreError, Store, View};
 use crate::wire::etcd::v3::as_bytes;
 use crate::wire::etcd::v3::etcdserverpb::{RequestOp, ResponseOp};
 
-/// A change of the v3 keys or their leases.
+/// A change of the v3 keys, their leases or alarms. New kinds go to the end: the log has their
+/// numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Puts, deletes, or does several things under conditions.
@@ -40,6 +46,10 @@ pub enum Change {
         /// Its id.
         id: i64,
     },
+    /// Raises an alarm, if it is not raised.
+    RaiseAlarm(Raised),
+    /// Takes an alarm back.
+    ClearAlarm(Raised),
 }
 
 /// What a change did.
@@ -52,17 +62,21 @@ pub enum Answer {
         /// The store's revision after it.
         revision: i64,
     },
+    /// The alarms that the change was about: none, if the one to be taken back was not there.
+    Alarms(Vec<Raised>),
 }
 
 /// The v3 keys of a member.
 #[derive(Debug, Default)]
 pub struct KeysV3 {
     store: Store,
+    alarms: Alarms,
 }
 
 impl KeysV3 {
     /// Makes one change; a refused one changes nothing.
     pub fn apply(&mut self, change: &Change) -> Result<Answer, Refused> {
+        self.alarms.check(change)?;
         match change {
             Change::Op(op) => {
                 let outcome = self.store.op(&request::op(op)?)?;
@@ -71,6 +85,14 @@ impl KeysV3 {
             Change::Compact { revision } => self.store.compact(*revision)?,
             Change::LeaseGrant { id, ttl } => self.store.lease_grant(*id, *ttl)?,
             Change::LeaseRevoke { id } => self.store.lease_revoke(*id)?,
+            Change::RaiseAlarm(raised) => {
+                self.alarms.raise(*raised);
+                return Ok(Answer::Alarms(vec![*raised]));
+            }
+            Change::ClearAlarm(raised) => {
+                let was_there = self.alarms.clear(*raised);
+                return Ok(Answer::Alarms(was_there.then_some(*raised).into_iter().collect()));
+            }
         }
         Ok(Answer::Done { revision: self.view().revision() })
     }
@@ -80,20 +102,43 @@ impl KeysV3 {
         self.store.view()
     }
 
+    /// Returns what the keys take of a quota, in bytes: all versions that are kept, and leases.
+    pub fn bytes(&self) -> u64 {
+        bytes(&self.store.view())
+    }
+
+    /// Returns the alarms.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
     /// Frees some of what the last compaction dropped; tells whether there is more to free.
     pub fn compact_step(&mut self, events_max: usize) -> bool {
         self.store.compact_step(events_max)
     }
 
     /// Appends all that is there: what [`KeysV3::restore`] reads.
+    ///
+    /// # Panics
+    ///
+    /// Never: plain data always encodes.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        let alarms = postcard::to_stdvec(&self.alarms).expect("plain data always encodes");
+        out.extend_from_slice(&alarms);
         for chunk in Checkpoint::new(self.view()) {
             out.extend_from_slice(&chunk);
         }
     }
 
     /// Reads what [`KeysV3::encode`] wrote, all of it.
-    pub fn restore(mut bytes: &[u8]) -> Result<Self, RestoreError> {
+    pub fn restore(bytes: &[u8]) -> Result<Self, RestoreError> {
+        let wrong = |_| RestoreError::Content { chunk: 0, what: "no list of alarms is before it" };
+        let (alarms, chunks) = postcard::take_from_bytes(bytes).map_err(wrong)?;
+        Ok(Self { alarms, ..Self::restore_without_alarms(chunks)? })
+    }
+
+    /// Reads what was written before there were alarms.
+    pub fn restore_without_alarms(mut bytes: &[u8]) -> Result<Self, RestoreError> {
         let mut restore = Restore::default();
         while !bytes.is_empty() {
             // A chunk that is cut off is given as it is, to be refused.
@@ -103,20 +148,26 @@ impl KeysV3 {
             restore.chunk(chunk)?;
             bytes = rest;
         }
-        Ok(Self { store: restore.finish()? })
+        Ok(Self { store: restore.finish()?, alarms: Alarms::default() })
     }
+}
+
+/// Returns what a view takes of a quota, in bytes.
+pub fn bytes(view: &View) -> u64 {
+    view.usage().total_bytes + view.leases_count() as u64 * cost::LEASE_BYTES
 }
 
 impl Clone for KeysV3 {
     fn clone(&self) -> Self {
-        Self { store: Store::from_view(self.view()) }
+        Self { store: Store::from_view(self.view()), alarms: self.alarms.clone() }
     }
 }
 
 /// Equal are those that members show alike, however far each has come with freeing memory.
 impl PartialEq for KeysV3 {
     fn eq(&self, other: &Self) -> bool {
-        Checkpoint::new(self.view()).eq(Checkpoint::new(other.view()))
+        self.alarms == other.alarms
+            && Checkpoint::new(self.view()).eq(Checkpoint::new(other.view()))
     }
 }
 
@@ -168,6 +219,8 @@ mod tests {
         for number in 0..2000_u32 {
             keys.apply(&Change::Op(put(&number.to_be_bytes(), &[7; 100], 7))).unwrap();
         }
+        let raised = Raised { alarm: Alarm::NoSpace, member: 5 };
+        keys.apply(&Change::RaiseAlarm(raised)).unwrap();
         let mut bytes = Vec::new();
         keys.encode(&mut bytes);
         let restored = KeysV3::restore(&bytes).unwrap();
@@ -175,6 +228,47 @@ mod tests {
         assert_eq!(restored.view().lease_keys(7).count(), 2000);
         assert!(KeysV3::restore(&bytes[..bytes.len() - 1]).is_err());
         assert!(KeysV3::restore(&[]).is_err());
+    }
+
+    #[test]
+    fn without_space_what_needs_none_is_still_done() {
+        let mut keys = KeysV3::default();
+        let raised = Raised { alarm: Alarm::NoSpace, member: 5 };
+        keys.apply(&Change::LeaseGrant { id: 7, ttl: 10 }).unwrap();
+        keys.apply(&Change::Op(put(b"a", b"1", 7))).unwrap();
+        let done = keys.apply(&Change::RaiseAlarm(raised));
+        assert_eq!(done, Ok(Answer::Alarms(vec![raised])));
+        let before = keys.clone();
+        let within = TxnRequest { failure: vec![put(b"b", b"1", 0)], ..TxnRequest::default() };
+        for refused in [
+            Change::Op(put(b"a", b"2", 0)),
+            Change::Op(op(Request::RequestTxn(within))),
+            Change::LeaseGrant { id: 8, ttl: 10 },
+        ] {
+            assert_eq!(keys.apply(&refused), Err(Refused::NoSpace), "{refused:?}");
+        }
+        assert_eq!(keys, before);
+        keys.apply(&Change::Compact { revision: 2 }).unwrap();
+        keys.apply(&Change::LeaseRevoke { id: 7 }).unwrap();
+        assert_eq!(keys.view().revision(), 3, "the lease's key was deleted");
+        let elsewhere = Raised { member: 6, ..raised };
+        assert_eq!(keys.apply(&Change::ClearAlarm(elsewhere)), Ok(Answer::Alarms(Vec::new())));
+        assert_eq!(keys.apply(&Change::Op(put(b"a", b"2", 0))), Err(Refused::NoSpace));
+        let done = keys.apply(&Change::ClearAlarm(raised));
+        assert_eq!(done, Ok(Answer::Alarms(vec![raised])));
+        assert!(keys.apply(&Change::Op(put(b"a", b"2", 0))).is_ok());
+    }
+
+    #[test]
+    fn where_members_differ_nothing_is_done_until_somebody_says_so() {
+        let mut keys = KeysV3::default();
+        let raised = Raised { alarm: Alarm::Corrupt, member: 5 };
+        keys.apply(&Change::RaiseAlarm(raised)).unwrap();
+        for refused in [Change::Op(put(b"a", b"2", 0)), Change::Compact { revision: 1 }] {
+            assert_eq!(keys.apply(&refused), Err(Refused::Corrupt), "{refused:?}");
+        }
+        keys.apply(&Change::ClearAlarm(raised)).unwrap();
+        assert!(keys.apply(&Change::Op(put(b"a", b"2", 0))).is_ok());
     }
 
     #[test]

@@ -25,6 +25,14 @@ pub enum Refused {
     /// The engine refuses it.
     #[error(transparent)]
     Engine(#[from] MvccError),
+    /// It takes room, and there is none.
+    #[error(
+        "the store has outgrown its quota; delete keys, compact, and then take the alarm back with `etcdctl alarm disarm`"
+    )]
+    NoSpace,
+    /// Members differ in what they have.
+    #[error("a member's store is not what the others have; replace that member")]
+    Corrupt,
 }
 
 /// Reads an operation.

@@ -87,6 +87,10 @@ impl Leases {
         }
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.granted.live()
+    }
+
     pub(super) fn get(&self, id: i64) -> Option<&Lease> {
         self.granted.get(&id_bytes(id)).map(|grant| &grant.lease)
     }
@@ -139,6 +143,11 @@ impl View {
     /// Walks all leases by id, negative ones first.
     pub fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.leases.after(None)
+    }
+
+    /// Returns how many leases there are.
+    pub fn leases_count(&self) -> usize {
+        self.leases.count()
     }
 
     /// Walks the keys of a lease, in their order.

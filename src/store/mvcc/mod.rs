@@ -33,6 +33,7 @@ pub mod key_range;
 pub mod lease;
 #[cfg(test)]
 mod model;
+pub mod parts;
 pub mod range;
 mod record;
 pub mod restore;
@@ -56,6 +57,7 @@ pub use expiry::Expiry;
 pub use hash::KeysHash;
 pub use key_range::KeyRange;
 pub use lease::Lease;
+pub use parts::{Part, Parts};
 pub use range::{Range, RangeResult, SortOrder, SortTarget};
 pub use restore::{Restore, RestoreError};
 pub use revision::Revision;

@@ -86,14 +86,14 @@ impl<'a> Range<'a> {
         if self.range.start().is_empty() { Err(MvccError::KeyNotProvided) } else { Ok(()) }
     }
 
-    fn is_filtered(&self) -> bool {
+    pub(super) fn is_filtered(&self) -> bool {
         self.min_mod_revision != 0
             || self.max_mod_revision != 0
             || self.min_create_revision != 0
             || self.max_create_revision != 0
     }
 
-    fn is_in_order_of_keys(&self) -> bool {
+    pub(super) fn is_in_order_of_keys(&self) -> bool {
         self.target == SortTarget::Key && self.order != SortOrder::Descend
     }
 

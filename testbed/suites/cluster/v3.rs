@@ -10,7 +10,7 @@ use tonic::Code;
 
 const NAMES: &[&str] = &["a", "b", "c"];
 
-fn all(prefix: &str) -> pb::RangeRequest {
+pub(super) fn all(prefix: &str) -> pb::RangeRequest {
     pb::RangeRequest { key: prefix.into(), range_end: end_of(prefix), ..Default::default() }
 }
 
@@ -24,7 +24,10 @@ fn follow(prefix: &str, start_revision: i64) -> pb::WatchCreateRequest {
 }
 
 /// Tries again until it is so: for what becomes so by itself.
-async fn until<T, W: Future<Output = Result<T, String>>>(what: &str, look: impl Fn() -> W) -> T {
+pub(super) async fn until<T, W: Future<Output = Result<T, String>>>(
+    what: &str,
+    look: impl Fn() -> W,
+) -> T {
     let start = Instant::now();
     loop {
         match look().await {
@@ -36,7 +39,7 @@ async fn until<T, W: Future<Output = Result<T, String>>>(what: &str, look: impl 
 }
 
 /// Which of the members leads, once all that are asked agree.
-async fn leader(clients: &[&Client]) -> u64 {
+pub(super) async fn leader(clients: &[&Client]) -> u64 {
     leader_after(clients, 0).await
 }
 
@@ -55,7 +58,7 @@ async fn leader_after(clients: &[&Client], before: u64) -> u64 {
     .await
 }
 
-async fn id(client: &Client) -> u64 {
+pub(super) async fn id(client: &Client) -> u64 {
     let status = client.maintenance.clone().status(pb::StatusRequest {}).await.unwrap();
     status.into_inner().header.unwrap().member_id
 }
@@ -66,7 +69,7 @@ async fn hash(client: &Client) -> (u32, i64) {
     (hash.hash, hash.hash_revision)
 }
 
-fn clients(members: &[Member]) -> Vec<Client> {
+pub(super) fn clients(members: &[Member]) -> Vec<Client> {
     members.iter().map(|member| Client::new(member.client)).collect()
 }
 
@@ -391,6 +394,50 @@ fn without_a_majority_a_local_read_is_answered_and_all_else_is_refused_in_time()
         demanding.metadata_mut().insert("hasleader", "true".parse().unwrap());
         let refused = client.kv.clone().range(demanding).await.unwrap_err();
         assert_eq!(refused.message(), "etcdserver: no leader");
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_streamed_range_is_one_moment_in_parts() {
+    let site = super::site("v3-range-stream");
+    let member = super::alone(&site);
+    run(async {
+        let client = Client::new(member.client);
+        let large = "x".repeat(300 << 10);
+        for number in 0..6 {
+            client.put(&format!("k/{number}"), &large).await.unwrap();
+        }
+        let mut parts = client.kv.clone().range_stream(all("k/")).await.unwrap().into_inner();
+        let first = parts.message().await.unwrap().unwrap().range_response.unwrap();
+        assert_eq!((first.kvs.len(), first.header, first.count), (2, None, 0));
+        client.put("k/2", "later").await.unwrap();
+        let mut keys: Vec<_> = first.kvs.into_iter().map(|kv| kv.mod_revision).collect();
+        let last = loop {
+            let part = parts.message().await.unwrap().unwrap().range_response.unwrap();
+            keys.extend(part.kvs.iter().map(|kv| kv.mod_revision));
+            if part.header.is_some() {
+                break part;
+            }
+        };
+        assert_eq!(keys, [2, 3, 4, 5, 6, 7]);
+        assert_eq!((last.count, last.more, revision(last.header.as_ref())), (6, false, 7));
+        assert_eq!(parts.message().await.unwrap(), None);
+        let some = pb::RangeRequest { limit: 2, keys_only: true, ..all("k/") };
+        let mut parts = client.kv.clone().range_stream(some).await.unwrap().into_inner();
+        let only = parts.message().await.unwrap().unwrap().range_response.unwrap();
+        assert_eq!((only.kvs.len(), only.count, only.more), (2, 6, true));
+        assert_eq!(only.kvs[0].value, b"");
+        let sorted = pb::RangeRequest { sort_order: 2, ..all("k/") };
+        let refused = client.kv.clone().range_stream(sorted).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented);
+        assert_eq!(
+            refused.message(),
+            "corebox: a streamed range is in the order of its keys, without filters; use Range",
+        );
+        let past = pb::RangeRequest { revision: 100, ..all("k/") };
+        let refused = client.kv.clone().range_stream(past).await.unwrap_err();
+        assert_eq!(refused.code(), Code::OutOfRange);
     })
     .unwrap();
 }

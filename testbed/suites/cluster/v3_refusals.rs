@@ -1,8 +1,13 @@
 //! Bad requests to the v3 API: the code and the exact text that clients match.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use corebox::wire::etcd::v3::etcdserverpb as pb;
 use corebox::wire::etcd::v3::etcdserverpb::request_op::Request;
+use testbed::etcd::ANSWER;
 use testbed::etcd_v3::{Client, put, run};
+use testbed::http::Request as HttpRequest;
 use tonic::{Code, Status};
 
 const TXN_OPS_MAX: usize = 128;
@@ -168,6 +173,80 @@ fn leases_are_refused_in_the_words_of_etcd() {
         assert_eq!(lease.lease_time_to_live(ask).await.unwrap().into_inner().ttl, -1);
     })
     .unwrap();
+}
+
+#[test]
+fn leadership_is_not_moved_by_who_has_none_or_to_who_cannot_take_it() {
+    let site = super::site("v3-bad-move");
+    let members = super::started(&site, &["a", "b", "c"]);
+    run(async {
+        let clients = super::v3::clients(&members);
+        let leads = super::v3::leader(&clients.iter().collect::<Vec<_>>()).await;
+        for client in &clients {
+            let own = super::v3::id(client).await;
+            let (text, target_id) =
+                if own == leads { ("bad leader transferee", 1) } else { ("not leader", own) };
+            let moved = pb::MoveLeaderRequest { target_id };
+            let refused = refused(client.maintenance.clone().move_leader(moved).await);
+            assert_eq!(refused, said(Code::FailedPrecondition, text));
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn headers_are_refused_in_the_words_of_etcd() {
+    let site = super::site("v3-bad-header");
+    let member = super::alone(&site);
+    let version = |bytes: &[u8]| {
+        let mut head = b"POST /v3/kv/range HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\nGrpc-Metadata-Client-Api-Version: ".to_vec();
+        head.extend_from_slice(bytes);
+        head.extend_from_slice(b"\r\nConnection: close\r\n\r\n{\"key\":\"Zm9v\"}");
+        let mut stream = TcpStream::connect(member.client).unwrap();
+        stream.set_read_timeout(Some(ANSWER)).unwrap();
+        stream.write_all(&head).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let refused = version(b"3.\xff");
+    assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+    assert!(refused.contains("etcdserver: invalid client api version"), "{refused}");
+    assert!(version(b"3.5").starts_with("HTTP/1.1 200 "));
+}
+
+/// Methods that come later, by the gateway's paths, and what they say.
+const LATER: &[(&str, &[&str])] = &[
+    ("changing the members", &["cluster/member/add", "cluster/member/remove"]),
+    ("changing the members", &["cluster/member/update", "cluster/member/promote"]),
+    ("a snapshot in the format of etcd", &["maintenance/snapshot"]),
+    ("a downgrade of a running cluster", &["maintenance/downgrade"]),
+    ("having users and roles", &["auth/enable", "auth/disable"]),
+    ("having users and roles", &["auth/user/add", "auth/user/get", "auth/user/list"]),
+    ("having users and roles", &["auth/user/delete", "auth/user/changepw"]),
+    ("having users and roles", &["auth/user/grant", "auth/user/revoke"]),
+    ("having users and roles", &["auth/role/add", "auth/role/get", "auth/role/list"]),
+    ("having users and roles", &["auth/role/delete", "auth/role/grant", "auth/role/revoke"]),
+    ("an election held by the server", &["election/campaign", "election/proclaim"]),
+    ("an election held by the server", &["election/leader", "election/observe"]),
+    ("an election held by the server", &["election/resign"]),
+    ("a lock kept by the server", &["lock/lock", "lock/unlock"]),
+];
+
+#[test]
+fn every_method_that_comes_later_names_what_is_missing() {
+    let site = super::site("v3-later");
+    let member = super::alone(&site);
+    for (what, paths) in LATER {
+        for path in *paths {
+            let path = format!("/v3/{path}");
+            let body = Some(("application/json", "{}"));
+            let answer = member.ask(&HttpRequest { method: "POST", path: &path, body }).unwrap();
+            assert_eq!(answer.status, 501, "{path}: {}", answer.body);
+            let text = format!("\"code\":12,\"message\":\"corebox: {what} is not there yet\"");
+            assert!(answer.body.contains(&text), "{path}: {}", answer.body);
+        }
+    }
 }
 
 #[test]

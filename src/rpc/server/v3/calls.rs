@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use bytes::BufMut as _;
-use http::Request;
+use http::{HeaderValue, Request};
 use http_body::Body as HttpBody;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
 use tonic::codegen::{BoxFuture, StdError};
@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use tonic_prost::ProstDecoder;
 use tower_service::Service as Callable;
 
-use crate::rpc::server::v3::{MESSAGE_BYTES_MAX, REQUIRE_LEADER, Service, errors};
+use crate::rpc::server::v3::{CLIENT_VERSION, MESSAGE_BYTES_MAX, REQUIRE_LEADER, Service, errors};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::auth_server::AuthServer;
 use crate::wire::etcd::v3::etcdserverpb::cluster_server::ClusterServer;
@@ -115,6 +115,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Answered {
+        let version = request.headers().get(CLIENT_VERSION).map(HeaderValue::as_bytes);
+        if version.is_some_and(|version| std::str::from_utf8(version).is_err()) {
+            return Box::pin(std::future::ready(Ok(errors::bad_client_version().into_http())));
+        }
         let required = request.headers().get(REQUIRE_LEADER).is_some_and(|value| value == "true");
         if required && !self.service.member.is_led() {
             return Box::pin(std::future::ready(Ok(errors::no_leader().into_http())));

@@ -36,6 +36,16 @@ pub fn request_too_large() -> Status {
     refused(Code::InvalidArgument, "request is too large")
 }
 
+/// The client says in no text which version of the API it speaks.
+pub fn bad_client_version() -> Status {
+    refused(Code::InvalidArgument, "invalid client api version")
+}
+
+/// Makes a status in words of our own, which no client matches.
+pub fn said(code: Code, text: &str) -> Status {
+    Status::new(code, format!("corebox: {text}"))
+}
+
 /// This member serves no such thing yet.
 pub fn not_yet(what: &str) -> Status {
     Status::unimplemented(format!("corebox: {what} is not there yet"))
@@ -53,6 +63,8 @@ pub fn of_store(why: &Refused) -> Status {
         Refused::UnknownSort => refused(Code::InvalidArgument, "invalid sort option"),
         Refused::UnknownCompare => refused(Code::InvalidArgument, "invalid compare option"),
         Refused::Engine(error) => of_engine(*error),
+        Refused::NoSpace => refused(Code::ResourceExhausted, "mvcc: database space exceeded"),
+        Refused::Corrupt => refused(Code::DataLoss, "corrupt cluster"),
     }
 }
 
@@ -111,4 +123,70 @@ pub fn too_large(mut response: Response) -> Response {
         headers.insert("grpc-message", text);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(said: &Status, code: Code, text: &str) {
+        assert_eq!((said.code(), said.message()), (code, format!("etcdserver: {text}").as_str()));
+    }
+
+    #[test]
+    fn what_the_store_refuses_is_said_in_the_words_of_etcd() {
+        for (refused, code, text) in [
+            (Refused::NoOperation, Code::InvalidArgument, "key not found"),
+            (Refused::UnknownSort, Code::InvalidArgument, "invalid sort option"),
+            (Refused::NoSpace, Code::ResourceExhausted, "mvcc: database space exceeded"),
+            (Refused::Corrupt, Code::DataLoss, "corrupt cluster"),
+        ] {
+            check(&of_store(&refused), code, text);
+        }
+        let too_large = MvccError::LeaseTtlTooLarge { ttl: 2, ttl_max: 1 };
+        for (refused, code, text) in [
+            (MvccError::KeyNotProvided, Code::InvalidArgument, "key is not provided"),
+            (MvccError::KeyNotFound, Code::InvalidArgument, "key not found"),
+            (MvccError::ValueProvided, Code::InvalidArgument, "value is provided"),
+            (MvccError::LeaseProvided, Code::InvalidArgument, "lease is provided"),
+            (
+                MvccError::TooManyOps { ops_max: 1 },
+                Code::InvalidArgument,
+                "too many operations in txn request",
+            ),
+            (MvccError::DuplicateKey, Code::InvalidArgument, "duplicate key given in txn request"),
+            (
+                MvccError::Compacted { compact_revision: 1 },
+                Code::OutOfRange,
+                "mvcc: required revision has been compacted",
+            ),
+            (
+                MvccError::FutureRevision { current: 1 },
+                Code::OutOfRange,
+                "mvcc: required revision is a future revision",
+            ),
+            (too_large, Code::OutOfRange, "too large lease TTL"),
+            (MvccError::LeaseNotFound { id: 1 }, Code::NotFound, "requested lease not found"),
+            (MvccError::LeaseExists { id: 1 }, Code::FailedPrecondition, "lease already exists"),
+        ] {
+            check(&of_store(&refused.into()), code, text);
+        }
+    }
+
+    #[test]
+    fn what_the_log_refuses_is_said_in_the_words_of_etcd() {
+        let unknown = ProposeError::Unknown { why: "silence".to_owned() };
+        for (error, code, text) in [
+            (ProposeError::Overloaded, Code::ResourceExhausted, "too many requests"),
+            (ProposeError::Stopping, Code::Unavailable, "server stopped"),
+            (ProposeError::NoLeader, Code::Unavailable, "request timed out"),
+            (ProposeError::NotLeader, Code::Unavailable, "request timed out"),
+            (unknown, Code::Unavailable, "request timed out"),
+        ] {
+            check(&of_proposal(&error), code, text);
+        }
+        check(&no_leader(), Code::Unavailable, "no leader");
+        check(&request_too_large(), Code::InvalidArgument, "request is too large");
+        check(&bad_client_version(), Code::InvalidArgument, "invalid client api version");
+    }
 }

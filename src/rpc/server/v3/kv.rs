@@ -1,12 +1,13 @@
 //! Reading and writing keys.
 
+use futures_util::stream;
 use prost::Message as _;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use crate::foundation::limits::{REQUEST_BYTES_MAX, TXN_OPS_MAX};
+use crate::foundation::limits::{RANGE_PART_BYTES, REQUEST_BYTES_MAX, TXN_OPS_MAX};
 use crate::rpc::server::v3::{Answers, Service, errors};
 use crate::store::keys_v3::{Answer, Change, answer, request};
-use crate::store::mvcc::View;
+use crate::store::mvcc::{Part, Parts, RangeResult, View};
 use crate::store::{Command, Outcome};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::kv_server::Kv;
@@ -28,9 +29,26 @@ impl Kv for Service {
 
     async fn range_stream(
         &self,
-        _request: Request<pb::RangeRequest>,
+        request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        Err(errors::not_yet("reading a range as a stream"))
+        let asked = request.into_inner();
+        let range = request::range(&asked).map_err(|refused| errors::of_store(&refused))?;
+        if !range.is_plain() {
+            let text = "a streamed range is in the order of its keys, without filters; use Range";
+            return Err(errors::said(Code::Unimplemented, text));
+        }
+        if !asked.serializable {
+            self.confirmed().await?;
+        }
+        self.check_agreed()?;
+        let parts = Parts::new(self.view(), &range);
+        let parts = parts.map_err(|error| errors::of_store(&error.into()))?;
+        let (service, keys_only) = (self.clone(), asked.keys_only);
+        let answers = stream::unfold(Some(parts), move |parts| {
+            let next = parts.map(|parts| service.next_part(parts, keys_only));
+            async move { next }
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn put(
@@ -85,6 +103,9 @@ impl Kv for Service {
     }
 }
 
+/// The next message of a streamed range, and what is left of it.
+type NextPart = (Result<pb::RangeStreamResponse, Status>, Option<Parts>);
+
 impl Service {
     /// Reads a range; returns a `RangeResponse`, encoded. The store keeps each key as the wire has
     /// it, so no message is made of what may be megabytes.
@@ -93,6 +114,7 @@ impl Service {
         if !asked.serializable {
             self.confirmed().await?;
         }
+        self.check_agreed()?;
         let view = self.view();
         let read = view.range(&range).map_err(|error| errors::of_store(&error.into()))?;
         let header = self.header(view.revision());
@@ -104,8 +126,25 @@ impl Service {
         Ok(encoded)
     }
 
+    /// Reads on in a range. The last message says what is about all of them, so that they may be
+    /// merged into one answer.
+    fn next_part(&self, mut parts: Parts, keys_only: bool) -> NextPart {
+        let Part { kvs, is_last } = parts.next_part(RANGE_PART_BYTES);
+        let (count, more) = (parts.count(), parts.more());
+        let result = RangeResult { kvs, count, more, keys_only };
+        let mut answer = answer::range(parts.revision(), &result);
+        if is_last {
+            answer.header = self.full(answer.header);
+        } else {
+            answer = pb::RangeResponse { kvs: answer.kvs, ..pb::RangeResponse::default() };
+        }
+        let answer = pb::RangeStreamResponse { range_response: Some(answer) };
+        (Ok(answer), (!is_last).then_some(parts))
+    }
+
     /// Has a change made through the log.
     pub(super) async fn change(&self, change: Change) -> Result<Answer, Status> {
+        self.admit(&change).await?;
         let proposed = self.member.propose(vec![Command::V3(change)], self.deadline).await;
         let mut outcomes = proposed.map_err(|error| errors::of_proposal(&error))?;
         match outcomes.pop() {
@@ -127,7 +166,7 @@ impl Service {
         }
         match self.change(Change::Op(op)).await? {
             Answer::Op(pb::ResponseOp { response: Some(response) }) => Ok(response),
-            Answer::Op(_) | Answer::Done { .. } => Err(errors::no_answer()),
+            Answer::Op(_) | Answer::Done { .. } | Answer::Alarms(_) => Err(errors::no_answer()),
         }
     }
 
@@ -145,6 +184,7 @@ impl Service {
         if !is_serializable(asked) {
             self.confirmed().await?;
         }
+        self.check_agreed()?;
         let read = read_txn(&self.view(), asked).map_err(of_store)?;
         Ok(read.map(|mut answer| {
             answer.header = self.full(answer.header);

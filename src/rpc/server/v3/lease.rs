@@ -138,7 +138,7 @@ impl Service {
     async fn done(&self, change: Change) -> Result<i64, Status> {
         match self.change(change).await? {
             Answer::Done { revision } => Ok(revision),
-            Answer::Op(_) => Err(errors::no_answer()),
+            Answer::Op(_) | Answer::Alarms(_) => Err(errors::no_answer()),
         }
     }
 

@@ -1,21 +1,24 @@
 //! The store's v3 API: etcd's services over gRPC.
 //!
 //! ```text
-//!  gRPC ─▶ calls ─▶ kv, lease, watch, cluster, maintenance ─▶ consensus::Member
-//!                                   └─ refused ─▶ errors: etcd's texts and codes
+//!  gRPC ─▶ calls ─────────▶ kv, lease, watch, cluster, maintenance ─▶ consensus::Member
+//!  JSON ─▶ gateway ─▶ calls        └─ refused ─▶ errors: etcd's texts and codes
 //! ```
 //! Source: the specification B.1 to B.5 and B.10. Writes go through the log from whichever member
 //! is asked; a read waits for a round of the leader, unless it is serializable.
 //!
-//! **Not here yet:** users and roles, elections and locks, changing members, snapshots, alarms, the
-//! JSON gateway. Who asks for them is told so.
+//! **Not here yet:** users and roles, elections and locks, changing members, snapshots. Who asks
+//! for them is told so.
 
+pub mod alarm;
 mod calls;
 pub mod cluster;
 pub mod errors;
+mod gateway;
 pub mod kv;
 pub mod lease;
 pub mod maintenance;
+mod objects;
 mod unserved;
 pub mod watch;
 mod watcher;
@@ -47,6 +50,9 @@ const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES_MAX;
 /// The header with which a client asks not to be served by a member without a leader.
 const REQUIRE_LEADER: &str = "hasleader";
 
+/// The header in which a client says which version of the API it speaks.
+const CLIENT_VERSION: &str = "client-api-version";
+
 /// What the services work with. Clones are the same services.
 #[derive(Debug, Clone)]
 pub struct Service {
@@ -67,7 +73,7 @@ pub struct Service {
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + Send>>;
 
-/// What a client port answers: gRPC here, and all else by a router. Clones are the same.
+/// What a client port answers: gRPC and its JSON here, and all else by a router. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Beside {
     grpc: Calls,
@@ -98,8 +104,12 @@ where
         if is_grpc(&request) {
             return self.grpc.call(request);
         }
-        let mut rest = self.rest.clone();
         let request = request.map(Body::new);
+        if gateway::serves(request.uri().path()) {
+            let grpc = self.grpc.clone();
+            return Box::pin(async move { Ok(gateway::answer(grpc, request).await) });
+        }
+        let mut rest = self.rest.clone();
         Box::pin(async move { rest.call(request).await })
     }
 }

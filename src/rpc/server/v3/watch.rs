@@ -83,6 +83,8 @@ impl Stream {
         let jitter = self.service.random.below(TELL_IDLE_JITTER_MS);
         let every = TELL_IDLE + Duration::from_millis(jitter);
         let mut idle = tokio::time::interval_at(Instant::now() + every, every);
+        // Whether the client may still ask something.
+        let mut asks = true;
         loop {
             let view = self.service.view();
             let more = self.advance(&view);
@@ -94,10 +96,13 @@ impl Stream {
                 () = stop.cancelled() => return end(&answers, errors::stopped()),
                 () = &mut lost => return end(&answers, errors::no_leader()),
                 () = answers.closed() => return,
-                asked = self.requests.message(), if self.outbox.len() < WATCH_ANSWERS_MAX => {
-                    // The client is done, or gone.
-                    let Ok(Some(asked)) = asked else { return };
-                    self.handle(asked);
+                asked = self.requests.message(), if asks && self.outbox.len() < WATCH_ANSWERS_MAX => {
+                    match asked {
+                        Ok(Some(asked)) => self.handle(asked),
+                        // It has asked all it wants, and listens.
+                        Ok(None) => asks = false,
+                        Err(status) => return end(&answers, status),
+                    }
                 }
                 room = room(&answers, &self.bytes, length), if !self.outbox.is_empty() => {
                     let (Some((room, bytes)), Some(answer)) = (room, self.outbox.pop_front()) else {

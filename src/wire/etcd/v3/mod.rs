@@ -5,6 +5,7 @@
 //! for as long as a key lives in the store.
 
 pub mod as_bytes;
+pub mod json;
 
 /// Declares the module of one package.
 macro_rules! package {
