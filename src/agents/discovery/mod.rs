@@ -21,7 +21,8 @@ use crate::foundation::limits::STOP_GRACE;
 use crate::foundation::random::Random;
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::Address;
-use crate::rpc::server::keys_v2::{self, Service, text};
+use crate::rpc::server::answer::text;
+use crate::rpc::server::keys_v2::{self, Service};
 use crate::rpc::server::listen;
 use crate::store::{Command, Expect, Outcome, Put};
 

@@ -2,14 +2,19 @@
 //!
 //! ```text
 //!  Incoming ─▶ listen ─┬─▶ v3, if it is gRPC ──────┬─▶ consensus::Member
-//!                      └─▶ keys_v2 ─▶ params ──────┘
+//!                      └─▶ keys_v2 ─▶ params ──────┤
+//!                             └─▶ members_v2 ──────┘
 //!           └▶ peer ─┬─▶ frames between members
 //!                    └─▶ GET /members, /version
 //! ```
 
+pub mod answer;
+mod body;
 mod first_word;
+mod form;
 pub mod keys_v2;
 pub mod listen;
+pub mod members_v2;
 pub mod params;
 pub mod peer;
 pub mod v3;
