@@ -79,6 +79,7 @@ fn run_applet(matches: ArgMatches) -> Exit {
         }
     };
     daemon::log(&config.log_level);
+    daemon::raise_descriptors();
     daemon::run(|stop| async move {
         match run::run(config, world(), stop).await {
             Ok(()) => Exit::Ok,

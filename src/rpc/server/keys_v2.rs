@@ -16,12 +16,14 @@ use tokio_util::sync::CancellationToken;
 use crate::consensus::Member;
 use crate::consensus::proposer::ProposeError;
 use crate::foundation::clock::Clock;
+use crate::foundation::metrics::Inside;
 use crate::rpc::server::answer::{self, JSON, json_answer, message, set_cluster, text, to_json};
 use crate::rpc::server::params::{self, Asked, Params};
-use crate::rpc::server::{body, form, members_v2};
+use crate::rpc::server::{body, debug, form, members_v2, metrics, stats_v2};
 use crate::store::Command;
 use crate::store::event::{Action, Code, Event, Outcome, Refusal};
 use crate::store::history::Interest;
+use crate::store::tally::Deed;
 use crate::store::tree_v2::Depth;
 use crate::wire::etcd::keys_v2;
 
@@ -91,7 +93,14 @@ impl Service {
             return response;
         }
         let method = request.method();
+        if let Some(rest) = path.strip_prefix("/v2/stats") {
+            return stats_v2::stats(&self.member, &*self.clock, rest, method);
+        }
         match path.as_str() {
+            // As etcd, which answers every method here.
+            "/metrics" => metrics::metrics(&self.member),
+            "/debug/vars" => answer::only(&Method::GET, method, || debug::vars(&self.member)),
+            "/config/local/log" => debug::log(request).await,
             "/v2/machines" => members_v2::machines(&self.member, method),
             "/version" => {
                 answer::only(&Method::GET, method, || json_answer(StatusCode::OK, &version()))
@@ -149,6 +158,7 @@ impl Service {
         let now = self.clock.now();
         let (found, index) =
             self.member.read(|machine| (machine.keys.get(key, depth, now), machine.keys.index()));
+        self.member.figures().keys.count(Deed::Get, found.is_ok());
         match found {
             Ok(event) => self.event(StatusCode::OK, index, &(&event).into()),
             Err(refusal) => self.refuse(&refusal),
@@ -184,7 +194,12 @@ impl Service {
         if let Err(refusal) = self.member.read(|machine| machine.keys.changed(&interest, since)) {
             return self.refuse(&refusal);
         }
-        let watch = Watch { service: self.clone(), interest, next: since, stream, over: false };
+        let tally = &self.member.figures().keys;
+        tally.watches.add(1);
+        let waiting = tally.watchers.enter();
+        let service = self.clone();
+        let watch =
+            Watch { service, interest, next: since, stream, over: false, _waiting: waiting };
         let chunks = futures_util::stream::unfold(watch, |mut watch| async move {
             let chunk = watch.next().await?;
             Some((Ok::<_, Infallible>(chunk), watch))
@@ -297,6 +312,7 @@ struct Watch {
     next: u64,
     stream: bool,
     over: bool,
+    _waiting: Inside,
 }
 
 impl Watch {

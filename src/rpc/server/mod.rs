@@ -10,11 +10,14 @@
 
 pub mod answer;
 mod body;
+mod debug;
 mod first_word;
 mod form;
 pub mod keys_v2;
 pub mod listen;
 pub mod members_v2;
+mod metrics;
 pub mod params;
 pub mod peer;
+mod stats_v2;
 pub mod v3;
