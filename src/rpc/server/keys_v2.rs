@@ -17,6 +17,7 @@ use crate::consensus::Member;
 use crate::consensus::proposer::ProposeError;
 use crate::foundation::clock::Clock;
 use crate::foundation::metrics::Inside;
+use crate::rpc::server::access::Access;
 use crate::rpc::server::answer::{self, JSON, json_answer, message, set_cluster, text, to_json};
 use crate::rpc::server::params::{self, Asked, Params};
 use crate::rpc::server::{body, debug, form, members_v2, metrics, stats_v2};
@@ -32,11 +33,12 @@ pub const SERVER_VERSION: &str = "3.5.30";
 /// The version of the cluster's API.
 pub const CLUSTER_VERSION: &str = "3.5.0";
 
-const CORS: [(&str, &str); 3] = [
+const CORS: [(&str, &str); 2] = [
     ("access-control-allow-headers", "accept, content-type, authorization"),
     ("access-control-allow-methods", "POST, GET, OPTIONS, PUT, DELETE"),
-    ("access-control-allow-origin", "*"),
 ];
+const STRANGE_HOST: &str =
+    "this name is not one under which this member may be called; add it to --host-whitelist\n";
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
@@ -47,6 +49,8 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     /// How long a write or a quorum read may take: etcd's 5 s and two election timeouts.
     pub deadline: Duration,
+    /// Who may use the API from a browser.
+    pub access: Access,
     /// Ends watches when the server stops.
     pub stop: CancellationToken,
 }
@@ -57,16 +61,35 @@ pub fn router(service: Service) -> Router {
 }
 
 async fn handle(State(service): State<Service>, request: Request<Body>) -> Response {
+    if !service.access.allows_host(&request) {
+        return answer::plainly(StatusCode::MISDIRECTED_REQUEST, STRANGE_HOST);
+    }
+    let origin = service.access.origin(&request);
     let mut response = if request.method() == Method::OPTIONS {
         answer::empty(StatusCode::OK)
     } else {
         service.route(request).await
     };
-    let headers = response.headers_mut();
-    for (name, value) in CORS {
-        headers.insert(name, HeaderValue::from_static(value));
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        for (name, value) in CORS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
     response
+}
+
+/// Returns the router of an address that serves the metrics alone.
+pub fn metrics_router(service: Service) -> Router {
+    Router::new().fallback(look_at).with_state(service)
+}
+
+async fn look_at(State(service): State<Service>, request: Request<Body>) -> Response {
+    match request.uri().path() {
+        "/metrics" | "/health" => service.route(request).await,
+        _ => answer::not_found(),
+    }
 }
 
 /// Returns what `/version` answers.

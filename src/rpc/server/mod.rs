@@ -8,6 +8,7 @@
 //!                    └─▶ GET /members, /version
 //! ```
 
+pub mod access;
 pub mod answer;
 mod body;
 mod debug;
