@@ -9,6 +9,7 @@ use crate::cli::environment;
 use crate::cli::output::Output;
 use crate::foundation::exit::Exit;
 use crate::foundation::journal::{self, Reader};
+use crate::platform::host::process;
 
 /// Worker threads of a daemon: its own work is little, and a node has other things to do.
 const WORKERS: usize = 2;
@@ -54,6 +55,14 @@ async fn until_signal<F: Future<Output = Exit>>(work: impl FnOnce(CancellationTo
 pub fn log(level: &str) {
     let journal = environment::variable("JOURNAL_STREAM").is_some();
     journal::start(level, if journal { Reader::Journal } else { Reader::Person });
+}
+
+/// Allows as many connections as the kernel lets this process have.
+pub fn raise_descriptors() {
+    match process::raise_descriptors() {
+        Ok(limit) => tracing::debug!(?limit, "descriptors"),
+        Err(error) => tracing::warn!(%error, "there can be only a few connections at a time"),
+    }
 }
 
 /// Tells the service manager that the service is up.

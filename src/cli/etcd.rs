@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use clap::{Arg, ArgMatches, Command};
 
-use crate::agents::etcd::config::{Config, FLAGS, Flag, Kind};
+use crate::agents::etcd::config::{self, Config, ConfigError, FLAGS, Flag};
+use crate::agents::etcd::config_file::{self, ConfigFileError};
+use crate::agents::etcd::flags::{UNUSED, described};
 use crate::agents::etcd::run::{self, Report, World};
 use crate::cli::multicall::Applet;
 use crate::cli::output::Output;
@@ -18,6 +20,9 @@ use crate::platform::disk::Files;
 use crate::platform::net::TokioNet;
 use crate::rpc::server::keys_v2::SERVER_VERSION;
 
+/// Words that are no flags.
+const WORDS: &str = "words";
+
 /// The entry in the table of applets.
 pub const APPLET: Applet = Applet {
     name: "etcd",
@@ -29,9 +34,8 @@ pub const APPLET: Applet = Applet {
 };
 
 fn command() -> Command {
-    let flags = FLAGS.iter().filter(|flag| matches!(flag.kind, Kind::Used)).map(argument);
-    let others = FLAGS.iter().filter(|flag| !matches!(flag.kind, Kind::Used));
-    let others = others.map(|flag| argument(flag).hide(true));
+    let flags = FLAGS.iter().map(argument);
+    let others = UNUSED.iter().map(|flag| argument(flag).hide(true));
     Command::new("etcd")
         .about("Serve the replicated store")
         .long_about(
@@ -48,10 +52,17 @@ fn command() -> Command {
         )
         .args(flags)
         .args(others)
+        .arg(Arg::new(WORDS).num_args(0..).hide(true))
+        .after_long_help(described())
 }
 
 fn argument(flag: &'static Flag) -> Arg {
-    let argument = Arg::new(flag.name).long(flag.name).value_name("VALUE").help(flag.about);
+    let argument = Arg::new(flag.name).value_name("VALUE").help(flag.about);
+    let mut letters = flag.name.chars();
+    let argument = match (letters.next(), letters.next()) {
+        (Some(letter), None) => argument.short(letter),
+        _ => argument.long(flag.name),
+    };
     // A Go flag without a value is true.
     let argument = argument.num_args(0..=1).default_missing_value("true");
     let argument = argument.allow_negative_numbers(true);
@@ -70,9 +81,7 @@ fn run_applet(matches: ArgMatches) -> Exit {
         output.line(format_args!("corebox {}", env!("CARGO_PKG_VERSION")));
         return Exit::Ok;
     }
-    let given =
-        |name: &str| matches.get_one::<String>(name).cloned().or_else(|| from_environment(name));
-    let config = match Config::read(given) {
+    let config = match settings(&matches) {
         Ok(config) => config,
         Err(error) => {
             Output::of_process().complain(format_args!("etcd: {}", chain(&error)));
@@ -80,6 +89,7 @@ fn run_applet(matches: ArgMatches) -> Exit {
         }
     };
     daemon::log(&config.log_level);
+    daemon::raise_descriptors();
     daemon::run(|stop| async move {
         match run::run(config, world(), stop).await {
             Ok(()) => Exit::Ok,
@@ -89,6 +99,41 @@ fn run_applet(matches: ArgMatches) -> Exit {
             }
         }
     })
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+enum SettingsError {
+    #[error("'{word}' is not a valid flag")]
+    Word { word: String },
+    #[error("`etcd {word}` passes requests on to members, which is not there yet")]
+    Later { word: String },
+    #[error("cannot read the settings in `{path}`")]
+    Read { path: String, source: std::io::Error },
+    #[error("cannot use the settings in `{path}`")]
+    File { path: String, source: ConfigFileError },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+fn settings(matches: &ArgMatches) -> Result<Config, SettingsError> {
+    if let Some(word) = matches.get_one::<String>(WORDS).cloned() {
+        return Err(match word.as_str() {
+            "gateway" | "grpc-proxy" => SettingsError::Later { word },
+            _ => SettingsError::Word { word },
+        });
+    }
+    let given =
+        |name: &str| matches.get_one::<String>(name).cloned().or_else(|| from_environment(name));
+    let Some(path) = given("config-file").filter(|path| !path.is_empty()) else {
+        return Ok(Config::read(given)?);
+    };
+    let text = std::fs::read_to_string(&path);
+    let text = text.map_err(|source| SettingsError::Read { path: path.clone(), source })?;
+    let known = |name: &str| config::all().any(|flag| flag.name == name);
+    let file = config_file::read(&text, known);
+    let file = file.map_err(|source| SettingsError::File { path, source })?;
+    Ok(Config::read(|name| file.get(name).cloned())?)
 }
 
 /// Reads a flag's environment variable.

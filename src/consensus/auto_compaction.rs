@@ -141,7 +141,8 @@ impl Means {
     async fn compact(&self, revision: i64) -> bool {
         let command = Command::V3(Change::Compact { revision });
         // As if it had been passed on, so that it is not passed on from here.
-        match self.proposer.propose(vec![command], true, COMPACT).await.as_deref() {
+        let proposed = self.proposer.propose(vec![command], true, COMPACT).await;
+        match proposed.map(|applied| applied.outcomes).as_deref() {
             Ok([Outcome::V3(Ok(_))]) => {
                 tracing::info!(revision, "the history was compacted, as the settings say");
                 true

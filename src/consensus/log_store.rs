@@ -19,7 +19,9 @@ use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
+use crate::consensus::figures::Figures;
 use crate::consensus::mistakes::{Mistake, Mistakes};
 use crate::consensus::types::{Entry, LogId, TypeConfig, Vote};
 use crate::foundation::exit::chain;
@@ -128,6 +130,7 @@ struct Writer {
     disk: Arc<dyn Disk>,
     state: State,
     mistakes: Mistakes,
+    figures: Arc<Figures>,
     jobs: mpsc::Receiver<Job>,
 }
 
@@ -136,8 +139,9 @@ impl Writer {
         while let Some(first) = self.jobs.blocking_recv() {
             let batch = self.batch(first);
             let written = self.write(&batch);
+            let needed = syncs(&batch);
             let result =
-                written.and_then(|()| if syncs(&batch) { self.wal.sync() } else { Ok(()) });
+                written.and_then(|()| if needed { self.sync(Instant::now()) } else { Ok(()) });
             if !self.finish(batch, result) {
                 return;
             }
@@ -155,13 +159,21 @@ impl Writer {
                 waiting.for_each(|waiting| tell(waiting, Ok(())));
             }
             if syncs(&batch) {
+                let begun = Instant::now();
                 tokio::time::sleep(self.disk.sync_time()).await;
-                result = result.and_then(|()| self.wal.sync());
+                result = result.and_then(|()| self.sync(begun));
             }
             if !self.finish(batch, result) {
                 return;
             }
         }
+    }
+
+    /// Makes safe what was written; the sync counts from `begun`.
+    fn sync(&mut self, begun: Instant) -> Result<(), WalError> {
+        self.wal.sync()?;
+        self.figures.wal_sync.observe(begun.elapsed());
+        Ok(())
     }
 
     fn batch(&mut self, first: Job) -> Vec<Job> {
@@ -179,6 +191,8 @@ impl Writer {
             // The state before this job: a new segment must not promise what is not yet written.
             let state = encode(&Record::State(self.state.clone()));
             self.wal.write(&job.records, &state)?;
+            let bytes: usize = job.records.iter().map(|record| record.body.len()).sum();
+            self.figures.wal_bytes.add(bytes as u64);
             self.state = job.state.clone();
         }
         Ok(())
@@ -244,6 +258,7 @@ impl LogStore {
         disk: Arc<dyn Disk>,
         folder: &Path,
         options: LogOptions,
+        figures: Arc<Figures>,
         tasks: &Tasks,
     ) -> Result<Self, WalError> {
         let keep_torn_tail = options.mistakes.makes(Mistake::KeepTornTail);
@@ -272,7 +287,8 @@ impl LogStore {
         let first = wal::Record { body: encode(&Record::State(state.clone())), last_index: None };
         wal.write(std::slice::from_ref(&first), &first.body)?;
         wal.sync()?;
-        let writer = Writer { wal, disk, state, mistakes: options.mistakes, jobs: queue };
+        let mistakes = options.mistakes;
+        let writer = Writer { wal, disk, state, mistakes, figures, jobs: queue };
         match options.writer {
             WriterKind::Thread => {
                 let started = tasks::thread("log-writer", move || writer.thread());
@@ -407,6 +423,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foundation::clock::Timestamp;
     use crate::foundation::random::Random;
     use crate::platform::disk::MemoryDisk;
 
@@ -420,7 +437,8 @@ mod tests {
             mistakes: Mistakes::default(),
             covered: 0,
         };
-        let store = LogStore::open(Arc::new(disk.clone()), Path::new("/wal"), options, &tasks);
+        let (disk, figures) = (Arc::new(disk.clone()), Arc::new(Figures::new(Timestamp::EPOCH)));
+        let store = LogStore::open(disk, Path::new("/wal"), options, figures, &tasks);
         (store.unwrap(), tasks)
     }
 

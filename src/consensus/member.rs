@@ -12,12 +12,14 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::auto_compaction::{self, AutoCompaction};
+use crate::consensus::figures::Figures;
 use crate::consensus::identity::{Cluster, Peer};
 use crate::consensus::leases::{self, LeaseAsk, LeaseError};
 use crate::consensus::log_store::{LogOptions, LogStore, WriterKind};
 use crate::consensus::mistakes::{Mistake, Mistakes};
 use crate::consensus::network::{
-    Caller, Hello, IDLE, MAGIC, Remotes, Reply, Request, SIGN, Stranger, Welcome, receive, send,
+    Caller, Hello, IDLE, MAGIC, Remotes, Reply, Request, SIGN, Stranger, Welcome, receive,
+    receive_counted, send,
 };
 use crate::consensus::proposer::{self, ProposeError, Proposer};
 use crate::consensus::reader::{self, ReadError, Reader};
@@ -176,6 +178,8 @@ pub struct Status {
     pub leader: Option<u64>,
     /// Whether this member leads.
     pub leads: bool,
+    /// Whether this member stands for election.
+    pub stands: bool,
     /// The term.
     pub term: u64,
     /// The index of the last entry that is known here to be agreed on.
@@ -203,6 +207,7 @@ struct Inner {
     leases: Arc<leases::Means>,
     space: Space,
     caller: Arc<Caller>,
+    figures: Arc<Figures>,
     /// When a leader last spoke to this member.
     heard: Mutex<Option<tokio::time::Instant>>,
     tasks: Mutex<Option<Tasks>>,
@@ -229,19 +234,23 @@ impl Member {
         let tasks = Tasks::wrapped(seeded(seams.random.clone()));
         let inline = options.writer == WriterKind::Task;
         let checkpoints = options.folder.join("checkpoint");
-        let store = StateMachine::open(seams.disk.clone(), &checkpoints, inline)?;
+        let figures = Arc::new(Figures::new(seams.clock.now()));
+        let disk = seams.disk.clone();
+        let store = StateMachine::open(disk, &checkpoints, inline, figures.clone())?;
         let log_options = LogOptions {
             writer: options.writer,
             sizes: options.sizes,
             mistakes: options.mistakes,
             covered: store.image().position.applied.map_or(0, |id| id.index),
         };
-        let log = LogStore::open(seams.disk, &options.folder.join("wal"), log_options, &tasks)?;
+        let folder = options.folder.join("wal");
+        let log = LogStore::open(seams.disk, &folder, log_options, figures.clone(), &tasks)?;
         let caller = Arc::new(Caller {
             me: options.id,
             cluster: options.cluster.id,
             net: seams.net,
             stranger: Mutex::new(None),
+            figures: figures.clone(),
         });
         let raft = start_raft(&options, caller.clone(), &log, &store).await?;
         let means = proposer::Means {
@@ -292,10 +301,14 @@ impl Member {
             leases,
             space,
             caller,
+            figures,
             heard: Mutex::default(),
             tasks: Mutex::default(),
         };
         let member = Self { inner: Arc::new(inner) };
+        let leadership = member.clone();
+        let clock = seams.clock.clone();
+        tasks.spawn("leadership", |stop| async move { leadership.see_leaders(clock, stop).await });
         let expiry = member.clone();
         tasks.spawn("expiry", |stop| async move { expiry.expire(seams.clock, stop).await });
         let sweeping = member.clone();
@@ -323,13 +336,26 @@ impl Member {
         commands: Vec<Command>,
         deadline: Duration,
     ) -> Result<Vec<Outcome>, ProposeError> {
-        let applied = self.inner.proposer.propose(commands, false, deadline).await?;
-        Ok(applied.outcomes)
+        let _pending = self.inner.figures.pending.enter();
+        let proposed = self.inner.proposer.propose(commands, false, deadline).await;
+        if proposed.is_err() {
+            self.inner.figures.failed.add(1);
+        }
+        Ok(proposed?.outcomes)
     }
 
     /// Returns once a local read is not stale; see [`Reader::barrier`].
     pub async fn barrier(&self, deadline: Duration) -> Result<(), ReadError> {
-        self.inner.reader.barrier(deadline).await
+        let confirmed = self.inner.reader.barrier(deadline).await;
+        if confirmed.is_err() {
+            self.inner.figures.reads_failed.add(1);
+        }
+        confirmed
+    }
+
+    /// Returns what this member counts about itself.
+    pub fn figures(&self) -> &Figures {
+        &self.inner.figures
     }
 
     /// Has the member that leads answer for a lease.
@@ -397,6 +423,7 @@ impl Member {
         Status {
             leader: metrics.current_leader,
             leads: metrics.state == ServerState::Leader,
+            stands: metrics.state == ServerState::Candidate,
             term: metrics.current_term,
             committed: metrics.local_committed.map_or(0, |id| id.index),
             applied: self.inner.store.image().position.applied.map_or(0, |id| id.index),
@@ -500,7 +527,10 @@ impl Member {
         }
         send(io, &Welcome::Ok).await?;
         loop {
-            let request = receive(io, IDLE).await?;
+            let (request, bytes): (Request, usize) = receive_counted(io, IDLE).await?;
+            if request.carries_entries() {
+                self.inner.figures.received(bytes);
+            }
             let mut reply = Box::pin(self.handle(request));
             let reply = loop {
                 tokio::select! {
@@ -557,6 +587,26 @@ impl Member {
                 | ProposeError::Stopping,
             ) => Reply::NotLeader,
             Err(error @ ProposeError::Unknown { .. }) => Reply::Failed(error.to_string()),
+        }
+    }
+
+    /// Takes note of who leads whenever that changes.
+    async fn see_leaders(&self, clock: Arc<dyn Clock>, stop: CancellationToken) {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+
+        let mut metrics = self.inner.raft.server_metrics();
+        loop {
+            let leader = metrics.borrow_watched().current_leader;
+            self.inner.figures.led_by(leader, clock.now());
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = metrics.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
         }
     }
 

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
+use crate::consensus::figures::Figures;
 use crate::consensus::identity::Peer;
 use crate::consensus::leases::LeaseAsk;
 use crate::consensus::proposer::Applied;
@@ -94,6 +95,13 @@ pub enum Request {
     Lease(LeaseAsk),
 }
 
+impl Request {
+    /// Tells whether it brings entries of the log, and is not only a sign of life.
+    pub fn carries_entries(&self) -> bool {
+        matches!(self, Self::Append(append) if !append.entries.is_empty())
+    }
+}
+
 /// What it is told.
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the library's own messages")]
@@ -122,22 +130,36 @@ async fn heard<T>(step: impl Future<Output = io::Result<T>>, silence: Duration) 
 
 /// Writes one frame. Each part has to be taken in time.
 pub async fn send<T: Serialize>(io: &mut dyn Io, message: &T) -> io::Result<()> {
+    send_counted(io, message).await.map(drop)
+}
+
+/// Writes one frame, as [`send`] does, and returns its length.
+async fn send_counted<T: Serialize>(io: &mut dyn Io, message: &T) -> io::Result<usize> {
     let mut bytes = vec![0; 4];
     bytes = postcard::to_extend(message, bytes).map_err(io::Error::other)?;
     let length = bytes.len() - 4;
     if length > PEER_FRAME_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
     }
-    let length = u32::try_from(length).map_err(io::Error::other)?;
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    let prefix = u32::try_from(length).map_err(io::Error::other)?;
+    bytes[..4].copy_from_slice(&prefix.to_le_bytes());
     for part in bytes.chunks(PART_BYTES) {
         heard(io.write_all(part), SILENCE).await?;
     }
-    heard(io.flush(), SILENCE).await
+    heard(io.flush(), SILENCE).await?;
+    Ok(length)
 }
 
 /// Reads one frame, which has to begin within `idle`; each part has to come in time.
 pub async fn receive<T: DeserializeOwned>(io: &mut dyn Io, idle: Duration) -> io::Result<T> {
+    receive_counted(io, idle).await.map(|(message, _)| message)
+}
+
+/// Reads one frame, as [`receive`] does, and returns its length with it.
+pub async fn receive_counted<T: DeserializeOwned>(
+    io: &mut dyn Io,
+    idle: Duration,
+) -> io::Result<(T, usize)> {
     let length = heard(io.read_u32_le(), idle).await? as usize;
     if length > PEER_FRAME_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
@@ -151,7 +173,7 @@ pub async fn receive<T: DeserializeOwned>(io: &mut dyn Io, idle: Duration) -> io
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    postcard::from_bytes(&body).map_err(io::Error::other)
+    postcard::from_bytes(&body).map(|message| (message, length)).map_err(io::Error::other)
 }
 
 /// A member that answered for another cluster than ours.
@@ -174,6 +196,8 @@ pub struct Caller {
     pub net: Arc<dyn Net>,
     /// The last one that answered for another cluster.
     pub stranger: Mutex<Option<Stranger>>,
+    /// Where calls are counted.
+    pub figures: Arc<Figures>,
 }
 
 impl fmt::Debug for Line {
@@ -209,7 +233,10 @@ impl Line {
             Some((io, _)) => io,
             None => heard(self.connect(), SILENCE).await?,
         };
-        send(&mut *io, request).await?;
+        let bytes = send_counted(&mut *io, request).await?;
+        if request.carries_entries() {
+            self.caller.figures.sent(bytes);
+        }
         let mut reply = receive(&mut *io, SILENCE).await?;
         while matches!(reply, Reply::Working) {
             reply = receive(&mut *io, SILENCE).await?;
@@ -254,14 +281,15 @@ pub struct Remotes(pub Arc<Caller>);
 impl RaftNetworkFactory<TypeConfig> for Remotes {
     type Network = Remote;
 
-    async fn new_client(&mut self, _target: u64, node: &Peer) -> Remote {
-        Remote { line: Line::new(self.0.clone(), node.clone()) }
+    async fn new_client(&mut self, target: u64, node: &Peer) -> Remote {
+        Remote { target, line: Line::new(self.0.clone(), node.clone()) }
     }
 }
 
 /// Another member, as the library sees it.
 #[derive(Debug)]
 pub struct Remote {
+    target: u64,
     line: Line,
 }
 
@@ -296,7 +324,10 @@ impl RaftNetworkV2<TypeConfig> for Remote {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let reply = self.call(Request::Append(request), option).await?;
+        let (figures, begun) = (self.line.caller.figures.clone(), Instant::now());
+        let called = self.call(Request::Append(request), option).await;
+        figures.appended(self.target, called.is_ok().then(|| begun.elapsed()));
+        let reply = called?;
         if let Reply::Append(response) = reply { Ok(response) } else { unexpected(&reply) }
     }
 
@@ -353,6 +384,7 @@ impl RaftNetworkV2<TypeConfig> for Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foundation::clock::Timestamp;
     use crate::platform::net::MemoryNet;
 
     /// Time between two signs that is just shorter than the silence that ends a call.
@@ -380,7 +412,13 @@ mod tests {
             }
             std::future::pending::<()>().await;
         };
-        let caller = Caller { me: 1, cluster: 2, net: Arc::new(net), stranger: Mutex::default() };
+        let caller = Caller {
+            me: 1,
+            cluster: 2,
+            net: Arc::new(net),
+            stranger: Mutex::default(),
+            figures: Arc::new(Figures::new(Timestamp::EPOCH)),
+        };
         let peer =
             Peer { name: "m".to_owned(), peer_urls: vec!["http://127.0.0.1:2380".to_owned()] };
         let mut line = Line::new(Arc::new(caller), peer);

@@ -9,7 +9,9 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::consensus::figures::Figures;
 use crate::consensus::leases::Leases;
 use crate::consensus::types::{LogId, Membership, Snapshot, SnapshotMeta, TypeConfig};
 use crate::foundation::exit::chain;
@@ -61,6 +63,7 @@ pub struct StateMachine {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     leases: Arc<Leases>,
+    figures: Arc<Figures>,
     /// Held while a checkpoint is written: one that is made and one that is installed would write
     /// the same temporary file.
     saving: Arc<tokio::sync::Mutex<()>>,
@@ -70,7 +73,12 @@ pub struct StateMachine {
 
 impl StateMachine {
     /// Reads the newest checkpoint in `folder`, or begins empty.
-    pub fn open(disk: Arc<dyn Disk>, folder: &Path, inline: bool) -> Result<Self, CheckpointError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        inline: bool,
+        figures: Arc<Figures>,
+    ) -> Result<Self, CheckpointError> {
         let image = match checkpoint::newest(&*disk, folder)? {
             Some((path, bytes)) => decode(&bytes, &path)?,
             None => Image::default(),
@@ -83,6 +91,7 @@ impl StateMachine {
             disk,
             folder: folder.to_owned(),
             leases: Arc::default(),
+            figures,
             saving: Arc::default(),
             inline,
         })
@@ -123,6 +132,7 @@ impl StateMachine {
     /// Writes a checkpoint's bytes and makes them safe.
     async fn save(&self, bytes: Arc<Vec<u8>>, index: u64) -> io::Result<()> {
         let _saving = self.saving.lock().await;
+        let begun = Instant::now();
         let prepare = {
             let (disk, folder) = (self.disk.clone(), self.folder.clone());
             move || checkpoint::prepare(&*disk, &folder, &bytes).map(drop)
@@ -133,7 +143,9 @@ impl StateMachine {
         };
         self.blocking(prepare).await?;
         tokio::time::sleep(self.disk.sync_time()).await;
-        self.blocking(commit).await
+        self.blocking(commit).await?;
+        self.figures.checkpoints.observe(begun.elapsed());
+        Ok(())
     }
 
     async fn blocking(
@@ -213,7 +225,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 let outcomes = match &entry.payload {
                     EntryPayload::Blank => Vec::new(),
                     EntryPayload::Normal(batch) => {
+                        let before = image.machine.keys.index();
                         let outcomes = image.machine.apply(batch);
+                        let moved = image.machine.keys.index() - before;
+                        self.figures.keys.applied(&batch.commands, &outcomes, moved);
                         self.leases.applied(batch, &outcomes);
                         outcomes
                     }
@@ -260,6 +275,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::foundation::clock::Timestamp;
     use crate::foundation::random::Random;
     use crate::platform::disk::MemoryDisk;
 
@@ -268,12 +284,16 @@ mod tests {
         let folder = Path::new("/checkpoint");
         for seed in 0..20 {
             let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(Random::seeded(seed), 20));
-            let store = StateMachine::open(disk.clone(), folder, true).unwrap();
+            let open = || {
+                let figures = Arc::new(Figures::new(Timestamp::EPOCH));
+                StateMachine::open(disk.clone(), folder, true, figures)
+            };
+            let store = open().unwrap();
             let other = Arc::new(copied(&Image::default()).encode());
             let mut builder = store.clone();
             let (made, installed) = tokio::join!(builder.build_snapshot(), store.save(other, 5));
             assert!(made.is_ok() && installed.is_ok(), "seed {seed}");
-            assert!(StateMachine::open(disk, folder, true).is_ok(), "seed {seed}");
+            assert!(open().is_ok(), "seed {seed}");
         }
     }
 }

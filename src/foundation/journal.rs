@@ -1,6 +1,7 @@
 //! Where the program says what it does: lines on stderr, which systemd keeps.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -17,15 +18,45 @@ pub enum Reader {
     Person,
 }
 
+/// Gives the process's log another filter; tells whether that was done.
+type Change = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+/// What changes the log of this process. There is one log, as there is one stderr.
+static CHANGE: OnceLock<Change> = OnceLock::new();
+
 /// Starts to log at `level` and above; a second call changes nothing.
 pub fn start(level: &str, reader: Reader) {
     let filter = EnvFilter::try_new(directives(level)).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // The only failure is that somebody was first.
-    drop(match reader {
-        Reader::Journal => builder.event_format(Prefixed).try_init(),
-        Reader::Person => builder.with_target(false).compact().try_init(),
-    });
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    // The filter is what can be changed, so it goes around all the rest.
+    let (started, change): (_, Change) = match reader {
+        Reader::Journal => {
+            let builder = builder.event_format(Prefixed).with_env_filter(filter);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            (builder.try_init(), Box::new(move |filter| handle.reload(filter).is_ok()))
+        }
+        Reader::Person => {
+            let builder = builder.with_target(false).compact().with_env_filter(filter);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            (builder.try_init(), Box::new(move |filter| handle.reload(filter).is_ok()))
+        }
+    };
+    // The only failure is that somebody was first, and then his log is the one to change.
+    if started.is_ok() {
+        CHANGE.get_or_init(|| change);
+    }
+}
+
+/// Logs at `level` and above from now on; false where there is no log, or no such level.
+pub fn change(level: &str) -> bool {
+    let Ok(filter) = EnvFilter::try_new(directives(level)) else { return false };
+    let changed = CHANGE.get().is_some_and(|change| change(filter));
+    if changed {
+        tracing::info!(level, "another log level");
+    }
+    changed
 }
 
 /// The consensus library calls its every step an event, and says five times why it ends; our own

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// Longest body of a client's HTTP request, in bytes: etcd's own `max-request-bytes`.
 pub const REQUEST_BYTES_MAX: usize = 1_572_864;
 
+/// Longest head of an HTTP request, in bytes, and what a connection may buffer: nine times what
+/// other servers allow, since a value may stand in the query.
+pub const HEAD_BYTES_MAX: usize = 72 << 10;
+
 /// Longest answer that a client of ours reads into memory, in bytes: a listing of a full store.
 pub const RESPONSE_BYTES_MAX: usize = 256 << 20;
 

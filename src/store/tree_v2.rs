@@ -229,7 +229,12 @@ impl TreeV2 {
     fn delete(&mut self, delete: &Delete, now: Timestamp) -> Result<Event, Refusal> {
         let path = &delete.path;
         if path == "/" {
-            return Err(self.refuse(Code::RootReadOnly, "/"));
+            // etcd compares the root before it finds that it is one.
+            return Err(if delete.compare.is_empty() {
+                self.refuse(Code::RootReadOnly, "/")
+            } else {
+                self.refuse(Code::NotFile, "")
+            });
         }
         let (action, before) = if delete.compare.is_empty() {
             (Action::Delete, self.find(path)?.clone())

@@ -198,8 +198,12 @@ impl Member {
 
     /// The sentences with which it ended, so far.
     pub fn sentences(&self) -> Result<Vec<String>, LabError> {
-        let log = fs::read_to_string(&self.log).map_err(LabError::file("read", &self.log))?;
-        Ok(sentences(&log))
+        Ok(sentences(&self.said()?))
+    }
+
+    /// All that it logged so far.
+    pub fn said(&self) -> Result<String, LabError> {
+        fs::read_to_string(&self.log).map_err(LabError::file("read", &self.log))
     }
 
     /// Asks it.

@@ -21,7 +21,9 @@ use crate::foundation::limits::STOP_GRACE;
 use crate::foundation::random::Random;
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::Address;
-use crate::rpc::server::keys_v2::{self, Service, text};
+use crate::rpc::server::access::Access;
+use crate::rpc::server::answer::text;
+use crate::rpc::server::keys_v2::{self, Service};
 use crate::rpc::server::listen;
 use crate::store::{Command, Expect, Outcome, Put};
 
@@ -105,6 +107,7 @@ pub async fn run(
         member: member.clone(),
         clock: seams.clock,
         deadline: DEADLINE,
+        access: Access::default(),
         stop: tasks.stopping(),
     };
     let registry = Registry {

@@ -6,10 +6,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::agents::etcd::flags::UNUSED;
 use crate::consensus::AutoCompaction;
 use crate::foundation::go_duration;
 use crate::foundation::limits::QUOTA_BYTES;
-use crate::rpc::client::url::Url;
+use crate::rpc::client::url::{Url, UrlError};
+use crate::rpc::server::access::Access;
 
 /// What a flag does here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,24 +35,23 @@ pub struct Flag {
     pub about: &'static str,
     /// What it does here.
     pub kind: Kind,
+    /// Values that ask for nothing, beside `false`, `off` and none.
+    pub harmless: &'static [&'static str],
 }
 
 const fn used(name: &'static str, default: &'static str, about: &'static str) -> Flag {
-    Flag { name, default, about, kind: Kind::Used }
+    Flag { name, default, about, kind: Kind::Used, harmless: &[] }
 }
 
-const fn later(name: &'static str, what: &'static str) -> Flag {
-    Flag { name, default: "", about: what, kind: Kind::Later(what) }
-}
+/// Old flags, and those that took their place.
+const OLD: [(&str, &str); 4] = [
+    ("advertise-client-urls", "addr"),
+    ("listen-client-urls", "bind-addr"),
+    ("initial-advertise-peer-urls", "peer-addr"),
+    ("listen-peer-urls", "peer-bind-addr"),
+];
 
-const fn no_meaning(name: &'static str, why: &'static str) -> Flag {
-    Flag { name, default: "", about: why, kind: Kind::NoMeaning(why) }
-}
-
-const SIZED: &str = "checkpoints are made by the size of the log";
-const TLS: &str = "TLS";
-
-/// Every flag.
+/// Every flag that is used.
 pub const FLAGS: &[Flag] = &[
     used("name", "default", "This member's name"),
     used("data-dir", "", "Where the data is kept (default `NAME.etcd`)"),
@@ -86,33 +87,24 @@ pub const FLAGS: &[Flag] = &[
         "0",
         "How much of the v3 keys' history is kept: hours, a time such as `30m`, or revisions; 0 for all",
     ),
-    no_meaning("snapshot-count", SIZED),
-    no_meaning("max-snapshots", SIZED),
-    no_meaning("max-wals", SIZED),
-    no_meaning("log-package-levels", "use --log-level"),
-    no_meaning("enable-v2", "the v2 API is always on"),
-    no_meaning("strict-reconfig-check", "members cannot be changed yet"),
-    no_meaning("enable-pprof", "there is no Go runtime to profile"),
-    no_meaning("pre-vote", "it is always on"),
-    no_meaning("cors", "every origin is allowed, as in etcd 3.4"),
-    later("wal-dir", "a folder of its own for the log"),
-    later("proxy", "being a proxy"),
-    later("discovery-srv", "discovery by DNS"),
-    later("discovery-proxy", "discovery through a proxy"),
-    later("force-new-cluster", "beginning anew from a copy"),
-    later("ca-file", TLS),
-    later("cert-file", TLS),
-    later("key-file", TLS),
-    later("client-cert-auth", TLS),
-    later("trusted-ca-file", TLS),
-    later("auto-tls", TLS),
-    later("peer-ca-file", TLS),
-    later("peer-cert-file", TLS),
-    later("peer-key-file", TLS),
-    later("peer-client-cert-auth", TLS),
-    later("peer-trusted-ca-file", TLS),
-    later("peer-auto-tls", TLS),
+    used("cors", "*", "Origins of web pages that may use the API, or `*`"),
+    used("host-whitelist", "*", "Names under which HTTP clients may call this member, or `*`"),
+    used("listen-metrics-urls", "", "Where else to serve `/metrics` and `/health`"),
+    used(
+        "config-file",
+        "",
+        "A file in YAML with these settings; then all others are not looked at",
+    ),
+    used("addr", "", "An old way to say --advertise-client-urls: `host:port`"),
+    used("bind-addr", "", "An old way to say --listen-client-urls: `host:port`"),
+    used("peer-addr", "", "An old way to say --initial-advertise-peer-urls: `host:port`"),
+    used("peer-bind-addr", "", "An old way to say --listen-peer-urls: `host:port`"),
 ];
+
+/// Returns every flag, also those that are not used.
+pub fn all() -> impl Iterator<Item = &'static Flag> {
+    FLAGS.iter().chain(UNUSED)
+}
 
 /// How the cluster begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +159,10 @@ pub struct Config {
     pub quota_bytes: Option<u64>,
     /// What is kept of the v3 keys' history; `None` for all.
     pub auto_compaction: Option<AutoCompaction>,
+    /// Where else to serve the metrics.
+    pub listen_metrics: Vec<Url>,
+    /// Who may use the API from a browser.
+    pub access: Access,
     /// How much to log.
     pub log_level: String,
     /// Flags that were given and have no meaning here, and why.
@@ -222,6 +218,7 @@ impl Config {
     /// Reads the settings; `given` returns what a flag or its environment variable says.
     pub fn read(given: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let ignored = check_kinds(&given)?;
+        let given = |name: &str| given(name).or_else(|| old_way(&given, name));
         let value = |name: &'static str| {
             let flag = FLAGS.iter().find(|flag| flag.name == name);
             given(name)
@@ -234,7 +231,7 @@ impl Config {
         let data_dir = given("data-dir").unwrap_or_else(|| format!("{name}.etcd")).into();
         let advertise_peer =
             urls("initial-advertise-peer-urls", &value("initial-advertise-peer-urls"))?;
-        let begin = begin(&given, &name, &advertise_peer, value("initial-cluster-token"))?;
+        let begin = begin(given, &name, &advertise_peer, value("initial-cluster-token"))?;
         match value("initial-cluster-state").as_str() {
             "new" => {}
             "existing" => return Err(ConfigError::Existing),
@@ -251,6 +248,8 @@ impl Config {
             return Err(wrong("election-timeout", &election_ms.to_string(), wanted));
         }
         let debug = value("debug") == "true";
+        let names = |name| parts(&value(name)).map(str::to_owned).collect();
+        let access = Access { origins: names("cors"), hosts: names("host-whitelist") };
         Ok(Self {
             data_dir,
             listen_peer: listeners("listen-peer-urls", &value("listen-peer-urls"))?,
@@ -258,6 +257,8 @@ impl Config {
             advertise_peer,
             advertise_client: urls("advertise-client-urls", &value("advertise-client-urls"))?,
             begin,
+            listen_metrics: parsed("listen-metrics-urls", &value("listen-metrics-urls"))?,
+            access,
             heartbeat_ms,
             election_ms,
             quota_bytes: quota("quota-backend-bytes", &value("quota-backend-bytes"))?,
@@ -277,16 +278,26 @@ fn check_kinds(
     given: impl Fn(&str) -> Option<String>,
 ) -> Result<Vec<(&'static str, &'static str)>, ConfigError> {
     let mut ignored = Vec::new();
-    for flag in FLAGS {
+    for flag in all() {
         let Some(value) = given(flag.name) else { continue };
         match flag.kind {
             Kind::Used => {}
             Kind::NoMeaning(why) => ignored.push((flag.name, why)),
-            Kind::Later(_) if ["", "false", "off"].contains(&value.as_str()) => {}
+            Kind::Later(_) if asks_nothing(flag, &value) => {}
             Kind::Later(what) => return Err(ConfigError::Later { flag: flag.name, what }),
         }
     }
     Ok(ignored)
+}
+
+fn asks_nothing(flag: &Flag, value: &str) -> bool {
+    ["", "false", "off"].contains(&value) || flag.harmless.contains(&value)
+}
+
+/// Returns what an old flag says for the one that took its place.
+fn old_way(given: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    let (_, old) = OLD.iter().find(|(new, _)| *new == name)?;
+    given(old).map(|address| format!("http://{address}"))
 }
 
 fn begin(
@@ -358,9 +369,18 @@ fn parts(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
+fn parsed(flag: &'static str, value: &str) -> Result<Vec<Url>, ConfigError> {
+    let parse = |part: &str| {
+        part.parse().map_err(|error| match error {
+            UrlError::Tls { .. } => ConfigError::Later { flag, what: "TLS by `https://`" },
+            UrlError::Malformed { .. } => wrong(flag, part, A_URL),
+        })
+    };
+    parts(value).map(parse).collect()
+}
+
 fn listeners(flag: &'static str, value: &str) -> Result<Vec<Url>, ConfigError> {
-    let urls = parts(value).map(|part| part.parse().map_err(|_| wrong(flag, part, A_URL)));
-    let urls = urls.collect::<Result<Vec<Url>, _>>()?;
+    let urls = parsed(flag, value)?;
     if urls.is_empty() { Err(wrong(flag, value, A_URL)) } else { Ok(urls) }
 }
 
@@ -398,6 +418,50 @@ mod tests {
         );
         assert!(read(&[("client-cert-auth", "false"), ("proxy", "off")]).is_ok());
         assert!(matches!(read(&[("proxy", "on")]), Err(ConfigError::Later { .. })));
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_no_reason_to_refuse() {
+        for (flag, value) in [
+            ("auth-token", "simple"),
+            ("max-request-bytes", "1572864"),
+            ("enable-grpc-gateway", "true"),
+        ] {
+            assert!(read(&[(flag, value)]).is_ok(), "{flag}");
+        }
+        for (flag, value) in
+            [("auth-token", "jwt"), ("max-request-bytes", "1000"), ("enable-grpc-gateway", "x")]
+        {
+            assert!(matches!(read(&[(flag, value)]), Err(ConfigError::Later { .. })), "{flag}");
+        }
+        let refused = read(&[("listen-peer-urls", "https://10.0.0.1:2380")]).unwrap_err();
+        assert!(refused.to_string().contains("`--listen-peer-urls` asks for TLS"), "{refused}");
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_accepted_and_told() {
+        let config = read(&[("snapshot-count", "5"), ("vv", "true")]).unwrap();
+        let names: Vec<_> = config.ignored.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["snapshot-count", "vv"]);
+    }
+
+    #[test]
+    fn addresses_of_version_0_4_are_understood() {
+        let old =
+            [("addr", "10.0.0.1:4001"), ("bind-addr", "0.0.0.0:4001"), ("peer-addr", "a:7001")];
+        let config = read(&old).unwrap();
+        assert_eq!(config.advertise_client, ["http://10.0.0.1:4001"]);
+        assert_eq!(config.listen_client[0].to_string(), "http://0.0.0.0:4001");
+        assert_eq!(config.advertise_peer, ["http://a:7001"]);
+        let both = read(&[("addr", "a:1"), ("advertise-client-urls", "http://b:2")]).unwrap();
+        assert_eq!(both.advertise_client, ["http://b:2"]);
+    }
+
+    #[test]
+    fn names_of_hosts_and_origins_are_lists() {
+        let config = read(&[("host-whitelist", "a, b")]).unwrap();
+        assert_eq!(config.access.hosts, ["a", "b"]);
+        assert_eq!(config.access.origins, ["*"]);
     }
 
     #[test]
@@ -447,7 +511,7 @@ mod tests {
 
     #[test]
     fn flags_are_told_apart_by_their_names() {
-        let names: std::collections::BTreeSet<_> = FLAGS.iter().map(|flag| flag.name).collect();
-        assert_eq!(names.len(), FLAGS.len());
+        let names: std::collections::BTreeSet<_> = all().map(|flag| flag.name).collect();
+        assert_eq!(names.len(), all().count());
     }
 }

@@ -7,6 +7,8 @@
 
 pub mod bootstrap;
 pub mod config;
+pub mod config_file;
 pub mod data_dir;
 pub mod discovery;
+pub mod flags;
 pub mod run;

@@ -112,6 +112,7 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
     let data = DataDir::open(world.seams.disk.clone(), &config.data_dir)?;
     let peers = bind(&*net, &config.listen_peer).await?;
     let clients = bind(&*net, &config.listen_client).await?;
+    let watchers = bind(&*net, &config.listen_metrics).await?;
     let http = HttpClient::new(net);
     let waiting = |what: &str| {
         tracing::info!("{what}");
@@ -146,8 +147,12 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
         member: member.clone(),
         clock: world.seams.clock.clone(),
         deadline: config.request_deadline(),
+        access: config.access.clone(),
         stop: servers.stopping(),
     };
+    for incoming in watchers {
+        listen::serve(incoming, keys_v2::metrics_router(service.clone()), &servers);
+    }
     let grpc = Arc::new(v3::Service {
         member: member.clone(),
         random: world.seams.random.clone(),

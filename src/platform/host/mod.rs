@@ -20,6 +20,7 @@ use std::time::Duration;
 mod contract;
 pub mod linux;
 pub mod memory;
+pub mod process;
 pub mod users;
 
 pub use linux::Linux;

@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
 use crate::consensus::Member;
-use crate::rpc::server::keys_v2::{json_answer, text};
+use crate::rpc::server::answer::{json_answer, text};
 use crate::rpc::server::v3::alarm;
 use crate::store::keys_v3::Alarm;
 

@@ -1,4 +1,4 @@
-//! The store's v2 API over HTTP: `/v2/keys`, members, health and version.
+//! The store's v2 API over HTTP: `/v2/keys`, and who answers all the rest.
 //!
 //! Source: the specification A.2 to A.7; bodies and headers as recorded from etcd 3.4.23.
 
@@ -11,19 +11,21 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Limited};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::Member;
 use crate::consensus::proposer::ProposeError;
 use crate::foundation::clock::Clock;
-use crate::foundation::limits::REQUEST_BYTES_MAX;
+use crate::foundation::metrics::Inside;
+use crate::rpc::server::access::Access;
+use crate::rpc::server::answer::{self, JSON, json_answer, message, set_cluster, text, to_json};
 use crate::rpc::server::health;
 use crate::rpc::server::params::{self, Asked, Params};
+use crate::rpc::server::{body, debug, form, members_v2, metrics, stats_v2};
 use crate::store::Command;
 use crate::store::event::{Action, Code, Event, Outcome, Refusal};
 use crate::store::history::Interest;
+use crate::store::tally::Deed;
 use crate::store::tree_v2::Depth;
 use crate::wire::etcd::keys_v2;
 
@@ -32,12 +34,12 @@ pub const SERVER_VERSION: &str = "3.5.30";
 /// The version of the cluster's API.
 pub const CLUSTER_VERSION: &str = "3.5.0";
 
-const JSON: &str = "application/json";
-const CORS: [(&str, &str); 3] = [
+const CORS: [(&str, &str); 2] = [
     ("access-control-allow-headers", "accept, content-type, authorization"),
     ("access-control-allow-methods", "POST, GET, OPTIONS, PUT, DELETE"),
-    ("access-control-allow-origin", "*"),
 ];
+const STRANGE_HOST: &str =
+    "this name is not one under which this member may be called; add it to --host-whitelist\n";
 
 /// What the handlers work with.
 #[derive(Debug, Clone)]
@@ -48,6 +50,8 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     /// How long a write or a quorum read may take: etcd's 5 s and two election timeouts.
     pub deadline: Duration,
+    /// Who may use the API from a browser.
+    pub access: Access,
     /// Ends watches when the server stops.
     pub stop: CancellationToken,
 }
@@ -58,31 +62,35 @@ pub fn router(service: Service) -> Router {
 }
 
 async fn handle(State(service): State<Service>, request: Request<Body>) -> Response {
-    let path = request.uri().path();
-    let mut response = match path {
-        "/v2/machines" => service.machines(),
-        "/version" => json_answer(StatusCode::OK, &version()),
-        path if health::serves(path) => {
-            let (method, query) = (request.method(), request.uri().query());
-            health::answer(&service.member, path, method, query).await
-        }
-        _ => match (path.strip_prefix("/v2/keys"), path.strip_prefix("/v2/members")) {
-            (Some(key), _) if key.is_empty() || key.starts_with('/') => {
-                let key = params::key_path(key);
-                service.keys(&key, request).await
-            }
-            (_, Some(rest)) if rest.is_empty() || rest.starts_with('/') => {
-                let rest = rest.to_owned();
-                service.members(&rest, request.method())
-            }
-            _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
-        },
+    if !service.access.allows_host(&request) {
+        return answer::plainly(StatusCode::MISDIRECTED_REQUEST, STRANGE_HOST);
+    }
+    let origin = service.access.origin(&request);
+    let mut response = if request.method() == Method::OPTIONS {
+        answer::empty(StatusCode::OK)
+    } else {
+        service.route(request).await
     };
-    let headers = response.headers_mut();
-    for (name, value) in CORS {
-        headers.insert(name, HeaderValue::from_static(value));
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        for (name, value) in CORS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
     response
+}
+
+/// Returns the router of an address that serves the metrics alone.
+pub fn metrics_router(service: Service) -> Router {
+    Router::new().fallback(look_at).with_state(service)
+}
+
+async fn look_at(State(service): State<Service>, request: Request<Body>) -> Response {
+    match request.uri().path() {
+        "/metrics" | "/health" => service.route(request).await,
+        _ => answer::not_found(),
+    }
 }
 
 /// Returns what `/version` answers.
@@ -90,50 +98,55 @@ pub fn version() -> String {
     format!(r#"{{"etcdserver":"{SERVER_VERSION}","etcdcluster":"{CLUSTER_VERSION}"}}"#)
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    let content_type = HeaderValue::from_static(content_type);
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    response
-}
-
-/// Makes an answer of JSON.
-pub fn json_answer(status: StatusCode, body: &str) -> Response {
-    answer(status, JSON, body.to_owned())
-}
-
-/// Makes an answer of plain text.
-pub fn text(status: StatusCode, body: &str) -> Response {
-    answer(status, "text/plain; charset=utf-8", body.to_owned())
-}
-
-fn message(status: StatusCode, text: &str) -> Response {
-    json_answer(status, &json!({ "message": text }).to_string())
-}
-
-fn to_json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("plain data always encodes")
-}
-
 impl Service {
+    async fn route(&self, request: Request<Body>) -> Response {
+        let path = request.uri().path().to_owned();
+        if !form::is_path(&path) {
+            return text(StatusCode::BAD_REQUEST, "400 Bad Request");
+        }
+        let below = |folder| path.strip_prefix(folder).filter(|rest| is_below(rest));
+        if let Some(key) = below("/v2/keys") {
+            return self.keys(&params::key_path(key), request).await;
+        }
+        if let Some(rest) = below("/v2/members") {
+            return members_v2::members(&self.member, rest, request).await;
+        }
+        if let Some(rest) = below("/v2/auth") {
+            let mut response = no_users(rest, request.method());
+            set_cluster(&mut response, self.member.cluster());
+            return response;
+        }
+        let method = request.method();
+        if let Some(rest) = path.strip_prefix("/v2/stats") {
+            return stats_v2::stats(&self.member, &*self.clock, rest, method);
+        }
+        match path.as_str() {
+            // As etcd, which answers every method here.
+            "/metrics" => metrics::metrics(&self.member),
+            "/debug/vars" => answer::only(&Method::GET, method, || debug::vars(&self.member)),
+            "/config/local/log" => debug::log(request).await,
+            "/v2/machines" => members_v2::machines(&self.member, method),
+            "/version" => {
+                answer::only(&Method::GET, method, || json_answer(StatusCode::OK, &version()))
+            }
+            path if health::serves(path) => {
+                health::answer(&self.member, path, method, request.uri().query()).await
+            }
+            _ => answer::not_found(),
+        }
+    }
+
     async fn keys(&self, key: &str, request: Request<Body>) -> Response {
         let method = match *request.method() {
-            Method::GET | Method::HEAD => params::Method::Get,
+            Method::GET => params::Method::Get,
+            Method::HEAD => params::Method::Head,
             Method::PUT => params::Method::Put,
             Method::POST => params::Method::Post,
             Method::DELETE => params::Method::Delete,
-            _ => {
-                let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-                let allowed = HeaderValue::from_static("HEAD,GET,PUT,POST,DELETE");
-                refused.headers_mut().insert(header::ALLOW, allowed);
-                return refused;
-            }
+            _ => return answer::not_allowed("HEAD,GET,PUT,POST,DELETE"),
         };
-        let head = request.method() == Method::HEAD;
         match self.read_request(method, key, request).await {
-            // etcd does not promote a HEAD to a quorum read.
-            Ok(Asked::Get { quorum: true, .. }) if !head && !self.confirmed().await => {
+            Ok(Asked::Get { quorum: true, .. }) if !self.confirmed().await => {
                 self.timed_out("request timed out")
             }
             Ok(Asked::Get { recursive, .. }) => self.get(key, recursive),
@@ -157,7 +170,7 @@ impl Service {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let form = matches!(method, params::Method::Put | params::Method::Post);
         let bytes = if form { form_body(request).await? } else { Bytes::new() };
-        params::parse(method, key, &Params::parse(&bytes, &query))
+        params::parse(method, key, &Params::parse(&bytes, query.as_bytes())?)
     }
 
     /// Tells whether a local read is not stale now.
@@ -170,6 +183,7 @@ impl Service {
         let now = self.clock.now();
         let (found, index) =
             self.member.read(|machine| (machine.keys.get(key, depth, now), machine.keys.index()));
+        self.member.figures().keys.count(Deed::Get, found.is_ok());
         match found {
             Ok(event) => self.event(StatusCode::OK, index, &(&event).into()),
             Err(refusal) => self.refuse(&refusal),
@@ -179,8 +193,7 @@ impl Service {
     async fn write(&self, command: Command, no_value_on_success: bool) -> Response {
         let outcomes = match self.member.propose(vec![command], self.deadline).await {
             Ok(outcomes) => outcomes,
-            Err(ProposeError::Overloaded) => return self.timed_out("too many requests"),
-            Err(error) => return self.timed_out(&error.to_string()),
+            Err(error) => return self.timed_out(why(&error)),
         };
         match outcomes.first() {
             Some(Outcome::Event(event)) => {
@@ -206,12 +219,17 @@ impl Service {
         if let Err(refusal) = self.member.read(|machine| machine.keys.changed(&interest, since)) {
             return self.refuse(&refusal);
         }
-        let watch = Watch { service: self.clone(), interest, next: since, stream, over: false };
+        let tally = &self.member.figures().keys;
+        tally.watches.add(1);
+        let waiting = tally.watchers.enter();
+        let service = self.clone();
+        let watch =
+            Watch { service, interest, next: since, stream, over: false, _waiting: waiting };
         let chunks = futures_util::stream::unfold(watch, |mut watch| async move {
             let chunk = watch.next().await?;
             Some((Ok::<_, Infallible>(chunk), watch))
         });
-        let mut response = answer(StatusCode::OK, JSON, Body::from_stream(chunks));
+        let mut response = answer::answer(StatusCode::OK, JSON, Body::from_stream(chunks));
         self.position(&mut response, index);
         response
     }
@@ -226,100 +244,51 @@ impl Service {
     fn position(&self, response: &mut Response, index: u64) {
         let status = self.member.status();
         let headers = response.headers_mut();
-        headers.insert("x-etcd-cluster-id", hex_header(self.member.cluster()));
         headers.insert("x-etcd-index", index.into());
         headers.insert("x-raft-index", status.applied.into());
         headers.insert("x-raft-term", status.term.into());
+        set_cluster(response, self.member.cluster());
     }
 
     fn refuse(&self, refusal: &Refusal) -> Response {
         let error = keys_v2::KeysError::from(refusal);
         let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
         let mut response = json_answer(status, &format!("{}\n", to_json(&error)));
-        let headers = response.headers_mut();
-        headers.insert("x-etcd-cluster-id", hex_header(self.member.cluster()));
-        headers.insert("x-etcd-index", refusal.index.into());
+        response.headers_mut().insert("x-etcd-index", refusal.index.into());
+        set_cluster(&mut response, self.member.cluster());
         response
     }
 
     fn timed_out(&self, why: &str) -> Response {
-        let index = self.member.read(|machine| machine.keys.index());
         let cause = format!("etcdserver: {why}");
-        self.refuse(&Refusal { code: Code::RaftInternal, cause, index })
+        self.refuse(&Refusal { code: Code::RaftInternal, cause, index: 0 })
     }
+}
 
-    fn members(&self, rest: &str, method: &Method) -> Response {
-        if method != Method::GET {
-            let text = "changing the members is not there yet; begin with all of them";
-            return message(StatusCode::NOT_IMPLEMENTED, text);
+/// Tells whether what follows a folder's path is in it, or nothing.
+fn is_below(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('/')
+}
+
+/// Answers `/v2/auth`, without users and roles.
+fn no_users(rest: &str, method: &Method) -> Response {
+    if rest == "/enable" && method == Method::GET {
+        return json_answer(StatusCode::OK, "{\"enabled\":false}\n");
+    }
+    message(StatusCode::NOT_IMPLEMENTED, "users and roles are not there yet; everybody may do all")
+}
+
+/// Says why a write was not done, or may not have been, in the words of etcd.
+fn why(error: &ProposeError) -> &'static str {
+    tracing::debug!(%error, "a write failed");
+    match error {
+        ProposeError::NoLeader | ProposeError::NotLeader => {
+            "request timed out, possibly due to previous leader failure"
         }
-        match rest.trim_end_matches('/') {
-            "" => {
-                let list = MemberList { members: self.member_list() };
-                json_answer(StatusCode::OK, &format!("{}\n", to_json(&list)))
-            }
-            "/leader" => {
-                let leader = self.member.status().leader.map(|id| format!("{id:x}"));
-                let known = self.member_list();
-                match known.into_iter().find(|member| Some(&member.id) == leader.as_ref()) {
-                    Some(member) => json_answer(StatusCode::OK, &format!("{}\n", to_json(&member))),
-                    None => message(StatusCode::SERVICE_UNAVAILABLE, "During election"),
-                }
-            }
-            _ => message(StatusCode::NOT_FOUND, "Not found"),
-        }
+        ProposeError::Unknown { .. } => "request timed out, possibly due to connection lost",
+        ProposeError::Overloaded => "too many requests",
+        ProposeError::Stopping => "server stopped",
     }
-
-    /// Returns the members as the API shows them.
-    pub fn member_list(&self) -> Vec<MemberView> {
-        member_list(&self.member)
-    }
-
-    fn machines(&self) -> Response {
-        let urls: Vec<_> =
-            self.member_list().into_iter().flat_map(|member| member.client_urls).collect();
-        text(StatusCode::OK, &urls.join(", "))
-    }
-}
-
-/// The members as the API shows them.
-#[derive(serde::Serialize)]
-struct MemberList {
-    members: Vec<MemberView>,
-}
-
-/// A member as the API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct MemberView {
-    /// Its number, in hex.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// Where the others reach it.
-    #[serde(rename = "peerURLs")]
-    pub peer_urls: Vec<String>,
-    /// Where clients reach it.
-    #[serde(rename = "clientURLs")]
-    pub client_urls: Vec<String>,
-}
-
-/// Returns the members, by number.
-pub fn member_list(member: &Member) -> Vec<MemberView> {
-    let published = member.read(|machine| machine.published.clone());
-    let view = |(id, peer): (u64, crate::consensus::Peer)| {
-        let said = published.get(&id).cloned().unwrap_or_default();
-        MemberView {
-            id: format!("{id:x}"),
-            name: said.name,
-            peer_urls: peer.peer_urls,
-            client_urls: said.client_urls,
-        }
-    };
-    member.members().into_iter().map(view).collect()
-}
-
-fn hex_header(id: u64) -> HeaderValue {
-    HeaderValue::try_from(format!("{id:x}")).unwrap_or(HeaderValue::from_static("0"))
 }
 
 fn status_of(event: &Event) -> StatusCode {
@@ -338,15 +307,12 @@ fn status_of(event: &Event) -> StatusCode {
 
 /// Reads a form; any other body is not looked at.
 async fn form_body(request: Request<Body>) -> Result<Bytes, Refusal> {
+    let wrong = |cause: String| Refusal { code: Code::InvalidForm, cause, index: 0 };
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if !kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
+    if !form::is_form(kind).map_err(|error| wrong(error.to_string()))? {
         return Ok(Bytes::new());
     }
-    let wrong = |cause: String| Refusal { code: Code::InvalidForm, cause, index: 0 };
-    let read = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await;
-    let read =
-        read.map_err(|error| wrong(format!("{error}; at most {REQUEST_BYTES_MAX} bytes")))?;
-    Ok(read.to_bytes())
+    body::read(request.into_body()).await.map_err(|error| wrong(error.to_string()))
 }
 
 /// One client that waits.
@@ -356,6 +322,7 @@ struct Watch {
     next: u64,
     stream: bool,
     over: bool,
+    _waiting: Inside,
 }
 
 impl Watch {

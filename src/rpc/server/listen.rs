@@ -15,12 +15,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as Callable;
 
-use crate::foundation::limits::{CONNECTIONS_MAX, HTTP2_STREAMS_MAX};
+use crate::foundation::limits::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HTTP2_STREAMS_MAX};
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Accepted, Incoming, Io};
 use crate::rpc::server::first_word;
 
-/// How long a client may take to send a request's head, and may idle between two.
+/// How long a client may take to send a request's head, and may idle between two: who sends it byte
+/// by byte has no more time.
 const HEAD_DEADLINE: Duration = Duration::from_mins(1);
 /// The first word of HTTP/2.
 const HTTP2: &[u8; 4] = b"PRI ";
@@ -129,7 +130,11 @@ where
 pub async fn connection(io: Box<dyn Io>, router: impl Answers, stop: CancellationToken) {
     let mut builder = http1::Builder::new();
     // Scripts look for `X-Etcd-Index`, spelled like that.
-    builder.title_case_headers(true).timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    builder
+        .title_case_headers(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_buf_size(HEAD_BYTES_MAX);
     let served = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {
@@ -192,6 +197,54 @@ mod tests {
     use crate::rpc::client::http::{HttpClient, Request as Asked};
     use crate::rpc::client::url::Url;
     use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// Serves `ok` to whoever asks, and returns a connection to it.
+    async fn connected(tasks: &Tasks) -> Box<dyn Io> {
+        let net = MemoryNet::default();
+        let address = Address::Tcp(([127, 0, 0, 1], 80).into());
+        let incoming = net.bind(&address).await.unwrap();
+        let router = Router::new().route("/", get(|| async { "ok" }));
+        serve_both(incoming, router, tasks);
+        net.connect(&address).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_a_head_byte_by_byte_is_not_waited_for() {
+        let tasks = Tasks::default();
+        let mut io = connected(&tasks).await;
+        let begun = tokio::time::Instant::now();
+        io.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
+        let slow = async {
+            while io.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        };
+        tokio::time::timeout(HEAD_DEADLINE * 2, slow).await.unwrap();
+        assert!(begun.elapsed() >= HEAD_DEADLINE, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_is_not_waited_for() {
+        let tasks = Tasks::default();
+        let mut io = connected(&tasks).await;
+        let read = tokio::time::timeout(HEAD_DEADLINE * 2, io.read_to_end(&mut Vec::new())).await;
+        assert_eq!(read.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_is_too_long_is_refused() {
+        let tasks = Tasks::default();
+        let mut io = connected(&tasks).await;
+        let long = "x".repeat(8 * HEAD_BYTES_MAX);
+        let head = format!("GET / HTTP/1.1\r\nX: {long}\r\n\r\n");
+        // The server may close before it has read all.
+        io.write_all(head.as_bytes()).await.ok();
+        let mut answer = Vec::new();
+        io.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_under_way_is_finished_when_the_server_stops() {

@@ -2,6 +2,7 @@
 //!
 //! Source: the specification A.2, with etcd's texts for what is wrong.
 
+use crate::rpc::server::form::{self, FormError};
 use crate::store::event::{Code, Refusal};
 use crate::store::{Command, Compare, Delete, Expect, Put};
 
@@ -42,9 +43,11 @@ pub struct Params(Vec<(String, String)>);
 
 impl Params {
     /// Reads the form body, which takes precedence, and the query.
-    pub fn parse(body: &[u8], query: &str) -> Self {
-        let pairs = form_urlencoded::parse(body).chain(form_urlencoded::parse(query.as_bytes()));
-        Self(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+    pub fn parse(body: &[u8], query: &[u8]) -> Result<Self, Refusal> {
+        let wrong = |error: FormError| refuse(Code::InvalidForm, error.to_string());
+        let mut pairs = form::pairs(body).map_err(wrong)?;
+        pairs.extend(form::pairs(query).map_err(wrong)?);
+        Ok(Self(pairs))
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -67,23 +70,45 @@ impl Params {
 
     fn index(&self, name: &str) -> Result<u64, Refusal> {
         let Some(text) = self.get(name) else { return Ok(0) };
-        text.parse().map_err(|_| refuse(Code::IndexNaN, format!("invalid value for \"{name}\"")))
+        number(text).ok_or_else(|| refuse(Code::IndexNaN, format!("invalid value for \"{name}\"")))
     }
 
     fn ttl(&self) -> Result<Option<u64>, Refusal> {
         let Some(text) = self.get("ttl").filter(|text| !text.is_empty()) else { return Ok(None) };
-        let wrong = |_| refuse(Code::TtlNaN, "invalid value for \"ttl\"".to_owned());
-        text.parse().map(Some).map_err(wrong)
+        let wrong = || refuse(Code::TtlNaN, "invalid value for \"ttl\"".to_owned());
+        number(text).map(Some).ok_or_else(wrong)
     }
 
-    fn compare(&self) -> Result<Compare, Refusal> {
+    /// Reads a flag that is not the same when it is false and when it is missing.
+    fn choice(&self, name: &str) -> Result<Option<bool>, Refusal> {
+        let wrong = || refuse(Code::InvalidField, format!("invalid value for {name}"));
+        self.maybe_flag(name).map_err(|NeitherTrueNorFalse| wrong())
+    }
+
+    fn prev_value(&self) -> Result<String, Refusal> {
         if self.get("prevValue") == Some("") {
             let cause = "\"prevValue\" cannot be empty".to_owned();
             return Err(refuse(Code::PrevValueRequired, cause));
         }
-        let value = self.get("prevValue").unwrap_or_default().to_owned();
-        Ok(Compare { value, index: self.index("prevIndex")? })
+        Ok(self.get("prevValue").unwrap_or_default().to_owned())
     }
+
+    fn refresh(&self, ttl: Option<u64>) -> Result<bool, Refusal> {
+        let refresh = self.choice("refresh")?.unwrap_or_default();
+        if refresh && self.get("value").is_some_and(|value| !value.is_empty()) {
+            let cause = "A value was provided on a refresh".to_owned();
+            return Err(refuse(Code::RefreshValue, cause));
+        }
+        if refresh && ttl.is_none() {
+            return Err(refuse(Code::RefreshTtlRequired, "No TTL value set".to_owned()));
+        }
+        Ok(refresh)
+    }
+}
+
+/// Reads a number of digits alone.
+fn number(text: &str) -> Option<u64> {
+    if text.starts_with('+') { None } else { text.parse().ok() }
 }
 
 fn refuse(code: Code, cause: String) -> Refusal {
@@ -93,8 +118,10 @@ fn refuse(code: Code, cause: String) -> Refusal {
 /// The HTTP methods of `/v2/keys`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// `GET` and `HEAD`.
+    /// `GET`.
     Get,
+    /// `HEAD`, which never asks a quorum and never waits.
+    Head,
     /// `PUT`.
     Put,
     /// `POST`.
@@ -103,9 +130,10 @@ pub enum Method {
     Delete,
 }
 
-/// Reads a request; `path` is clean.
+/// Reads a request; `path` is clean. Every parameter is looked at, in etcd's order, whatever the
+/// method is.
 pub fn parse(method: Method, path: &str, params: &Params) -> Result<Asked, Refusal> {
-    let compare = params.compare()?;
+    let prev_index = params.index("prevIndex")?;
     let wait_index = params.index("waitIndex")?;
     let recursive = params.flag("recursive")?;
     let _sorted = params.flag("sorted")?;
@@ -117,45 +145,38 @@ pub fn parse(method: Method, path: &str, params: &Params) -> Result<Asked, Refus
         let cause = "\"wait\" can only be used with GET requests".to_owned();
         return Err(refuse(Code::InvalidField, cause));
     }
+    let compare = Compare { value: params.prev_value()?, index: prev_index };
     let no_value_on_success = params.flag("noValueOnSuccess")?;
+    let ttl = params.ttl()?;
+    let prev_exist = params.choice("prevExist")?;
+    let refresh = params.refresh(ttl)?;
+    let path = path.to_owned();
+    let value = params.get("value").unwrap_or_default().to_owned();
     let command = match method {
-        Method::Get if wait => {
+        // As etcd: who asks a quorum is answered at once.
+        Method::Get if wait && !quorum => {
             let since = Some(wait_index).filter(|index| *index != 0);
             return Ok(Asked::Wait { recursive, since, stream });
         }
         Method::Get => return Ok(Asked::Get { recursive, quorum }),
-        Method::Delete => {
-            Command::Delete(Delete { path: path.to_owned(), dir, recursive, compare })
+        Method::Head => return Ok(Asked::Get { recursive, quorum: false }),
+        Method::Delete => Command::Delete(Delete { path, dir, recursive, compare }),
+        Method::Post => Command::Append { path, value, ttl, dir },
+        Method::Put => {
+            let expect = expectation(prev_exist, compare);
+            Command::Put(Put { path, value, dir, ttl, expect, refresh })
         }
-        Method::Post => {
-            let value = params.get("value").unwrap_or_default().to_owned();
-            Command::Append { path: path.to_owned(), value, ttl: params.ttl()?, dir }
-        }
-        Method::Put => Command::Put(put(path, params, compare, dir)?),
     };
     Ok(Asked::Write { command, no_value_on_success })
 }
 
-fn put(path: &str, params: &Params, compare: Compare, dir: bool) -> Result<Put, Refusal> {
-    let wrong = || refuse(Code::InvalidField, "invalid value for prevExist".to_owned());
-    let prev_exist = params.maybe_flag("prevExist").map_err(|NeitherTrueNorFalse| wrong())?;
-    let ttl = params.ttl()?;
-    let value = params.get("value").unwrap_or_default().to_owned();
-    let refresh = params.flag("refresh")?;
-    if refresh && !value.is_empty() {
-        let cause = "A value was provided on a refresh".to_owned();
-        return Err(refuse(Code::RefreshValue, cause));
-    }
-    if refresh && ttl.is_none() {
-        return Err(refuse(Code::RefreshTtlRequired, "No TTL value set".to_owned()));
-    }
-    let expect = match prev_exist {
+fn expectation(prev_exist: Option<bool>, compare: Compare) -> Expect {
+    match prev_exist {
         Some(false) => Expect::Absent,
         _ if !compare.is_empty() => Expect::Equal(compare),
         Some(true) => Expect::Present,
         None => Expect::Anything,
-    };
-    Ok(Put { path: path.to_owned(), value, dir, ttl, expect, refresh })
+    }
 }
 
 /// Decodes the path behind `/v2/keys`, and cleans it.
@@ -169,7 +190,7 @@ mod tests {
     use super::*;
 
     fn asked(method: Method, query: &str) -> Result<Asked, (Code, String)> {
-        let params = Params::parse(b"", query);
+        let params = Params::parse(b"", query.as_bytes()).unwrap();
         parse(method, "/k", &params).map_err(|refusal| (refusal.code, refusal.cause))
     }
 
@@ -209,15 +230,40 @@ mod tests {
             (Method::Put, "prevValue=", Code::PrevValueRequired, "\"prevValue\" cannot be empty"),
             (Method::Put, "ttl=x", Code::TtlNaN, "invalid value for \"ttl\""),
             (Method::Put, "ttl=-1", Code::TtlNaN, "invalid value for \"ttl\""),
+            (Method::Put, "ttl=%2B1", Code::TtlNaN, "invalid value for \"ttl\""),
             (Method::Put, "refresh=true", Code::RefreshTtlRequired, "No TTL value set"),
+            (Method::Put, "refresh=x", Code::InvalidField, "invalid value for refresh"),
+            (Method::Get, "prevExist=x", Code::InvalidField, "invalid value for prevExist"),
+            (
+                Method::Head,
+                "wait=true",
+                Code::InvalidField,
+                "\"wait\" can only be used with GET requests",
+            ),
         ] {
             assert_eq!(asked(method, query).unwrap_err(), (code, cause.to_owned()), "{query}");
         }
     }
 
     #[test]
+    fn only_a_get_asks_a_quorum_and_then_it_does_not_wait() {
+        let read = |method, query| asked(method, query).unwrap();
+        let local = Asked::Get { recursive: false, quorum: false };
+        let quorum = Asked::Get { recursive: false, quorum: true };
+        assert_eq!(read(Method::Get, "quorum=T&wait=1&waitIndex=4"), quorum);
+        assert_eq!(read(Method::Head, "quorum=true"), local);
+    }
+
+    #[test]
+    fn a_form_that_cannot_be_read_is_refused() {
+        let refused = Params::parse(b"value=%zz", b"").unwrap_err();
+        assert_eq!((refused.code, refused.index), (Code::InvalidForm, 0));
+        assert_eq!(refused.cause, "invalid URL escape \"%zz\"");
+    }
+
+    #[test]
     fn the_body_counts_before_the_query() {
-        let params = Params::parse(b"value=body", "value=query&ttl=5");
+        let params = Params::parse(b"value=body", b"value=query&ttl=5").unwrap();
         assert_eq!(params.get("value"), Some("body"));
         assert_eq!(params.ttl().unwrap(), Some(5));
     }

@@ -11,7 +11,9 @@ use crate::consensus::Member;
 use crate::consensus::network::MAGIC;
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Incoming, Io};
-use crate::rpc::server::keys_v2::{json_answer, member_list, version};
+use crate::rpc::server::answer::{json_answer, set_cluster};
+use crate::rpc::server::keys_v2::version;
+use crate::rpc::server::members_v2::member_list;
 use crate::rpc::server::{first_word, listen};
 
 /// How long a caller may take to say which of the two it speaks.
@@ -32,10 +34,7 @@ fn router(member: Member) -> Router {
     let members = move || {
         let list = serde_json::to_string(&member_list(&member)).unwrap_or_default();
         let mut answer = json_answer(StatusCode::OK, &list);
-        let cluster = format!("{:x}", member.cluster()).try_into();
-        if let Ok(cluster) = cluster {
-            answer.headers_mut().insert("x-etcd-cluster-id", cluster);
-        }
+        set_cluster(&mut answer, member.cluster());
         async { answer }
     };
     Router::new().route("/version", get(version)).route("/members", get(members))

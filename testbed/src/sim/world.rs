@@ -21,6 +21,7 @@ use corebox::foundation::random::Random;
 use corebox::foundation::tasks::Tasks;
 use corebox::platform::disk::MemoryDisk;
 use corebox::platform::net::{Address, Net as _};
+use corebox::rpc::server::access::Access;
 use corebox::rpc::server::keys_v2::{self, Service};
 use corebox::rpc::server::{listen, peer};
 use corebox::store::wal::Sizes;
@@ -156,8 +157,13 @@ async fn serve(
     let tasks = Tasks::default();
     let any = |port| Address::Tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
     peer::serve(TurmoilNet.bind(&any(PEER_PORT)).await?, &member, &tasks);
-    let service =
-        Service { member: member.clone(), clock, deadline: DEADLINE, stop: tasks.stopping() };
+    let service = Service {
+        member: member.clone(),
+        clock,
+        deadline: DEADLINE,
+        access: Access::default(),
+        stop: tasks.stopping(),
+    };
     let clients = TurmoilNet.bind(&any(CLIENT_PORT)).await?;
     listen::serve(clients, keys_v2::router(service), &tasks);
     let writes = member.clone();

@@ -9,7 +9,7 @@ use testbed::wait;
 
 const RECORDING: &str = include_str!("../../golden/etcd-v2.txt");
 /// Where the recorded member served clients and other members.
-const RECORDED_PORTS: (u16, u16) = (12379, 12380);
+pub(super) const RECORDED_PORTS: (u16, u16) = (12379, 12380);
 /// The recorded member's number, which follows from its URL.
 const RECORDED_MEMBER: &str = "ddd67b312462fd7b";
 const RECORDED_CLUSTER: &str = "a7ef944b95711739";
@@ -33,20 +33,7 @@ struct Difference {
     body: &'static str,
 }
 
-const LATER: &str =
-    r#"{"message":"changing the members is not there yet; begin with all of them"}"#;
-const LATER_WHY: &str = "members cannot be changed yet";
-
 const DIFFERENCES: &[Difference] = &[
-    Difference { command: "/v2/members -XPOST -d {}", why: LATER_WHY, status: 501, body: LATER },
-    Difference {
-        command: r#"/v2/members -XPOST -H Content-Type: application/json -d {"peerURLs":["bad"]}"#,
-        why: LATER_WHY,
-        status: 501,
-        body: LATER,
-    },
-    Difference { command: "/v2/members/abc -XDELETE", why: LATER_WHY, status: 501, body: LATER },
-    Difference { command: "/v2/members/zz -XDELETE", why: LATER_WHY, status: 501, body: LATER },
     Difference {
         command: "/version",
         why: "it tells the version whose behaviour clients can expect",
@@ -120,7 +107,7 @@ fn ask(member: &Member, command: &str) -> Answer {
 }
 
 /// Replaces what the time decides.
-fn timeless(body: &str) -> String {
+pub(super) fn timeless(body: &str) -> String {
     let mut parts = body.split("\"expiration\":\"");
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -131,7 +118,7 @@ fn timeless(body: &str) -> String {
 }
 
 /// A member where the recorded one was, or somewhere else if that place is taken.
-fn recorded_member(site: &testbed::etcd::Site) -> Member {
+pub(super) fn recorded_member(site: &testbed::etcd::Site) -> Member {
     let place = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
     let (client, peer) = (place(RECORDED_PORTS.0), place(RECORDED_PORTS.1));
     let free = TcpListener::bind(client).is_ok() && TcpListener::bind(peer).is_ok();
@@ -145,7 +132,7 @@ fn recorded_member(site: &testbed::etcd::Site) -> Member {
 }
 
 /// Says in a recorded text what differs because of the place.
-fn placed(text: &str, member: &Member, own_id: &str) -> String {
+pub(super) fn placed(text: &str, member: &Member, own_id: &str) -> String {
     text.replace("127.0.0.1:12379", &member.client.to_string())
         .replace("127.0.0.1:12380", &member.peer.to_string())
         .replace(RECORDED_MEMBER, own_id)

@@ -22,7 +22,7 @@ use tower_service::Service as _;
 
 use crate::foundation::exit::chain;
 use crate::foundation::limits::GATEWAY_BYTES_MAX;
-use crate::rpc::server::keys_v2::json_answer;
+use crate::rpc::server::answer::json_answer;
 use crate::rpc::server::v3::calls::Calls;
 use crate::rpc::server::v3::errors;
 use crate::rpc::server::v3::objects::Objects;
