@@ -118,6 +118,11 @@ impl Output {
         ignore_closed(write!(self.out, "{text}").and_then(|()| self.out.flush()));
     }
 
+    /// Writes bytes, text or not, to standard output.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        ignore_closed(self.out.write_all(bytes).and_then(|()| self.out.flush()));
+    }
+
     /// Writes a line to standard error.
     pub fn complain(&mut self, text: impl fmt::Display) {
         ignore_closed(writeln!(self.err, "{text}"));

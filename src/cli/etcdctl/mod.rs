@@ -1,135 +1,116 @@
-//! `etcdctl`: the store's keys and members by hand, as of 2015.
+//! `etcdctl`: the store's keys, leases and members by hand, over either of its APIs.
 //!
 //! ```text
-//!   words ─▶ job ─▶ session: sync the members, ask ─▶ render ─▶ output
+//!   words ─▶ which API? ─┬─▶ v2: as typed in 2015
+//!                        └─▶ v3
 //! ```
-//! Exit codes are the original's: 0 well, 1 the words, 2 the connection, 4 the store's refusal,
-//! 5 a cluster that is not healthy.
-//!
-//! **Not here yet:** the v3 API, TLS, users and roles, backups, changing the members.
+//! Verbs that only the v2 API has select it. Otherwise `ETCDCTL_API` decides, and v3 where it says
+//! nothing: the image's shells and units say 2.
 
-use std::io::{self, Read as _};
-use std::sync::Arc;
-use std::time::Duration;
-
-use clap::ArgMatches;
+use clap::{ArgMatches, Command};
 
 use crate::cli::environment;
-use crate::cli::etcdctl::render::Format;
-use crate::cli::etcdctl::session::Session;
-use crate::cli::etcdctl::words::Job;
 use crate::cli::multicall::Applet;
-use crate::cli::output::Output;
-use crate::cli::{endpoints, runtime};
 use crate::foundation::exit::Exit;
-use crate::platform::net::TokioNet;
-use crate::rpc::client::http::HttpClient;
-use crate::rpc::client::url::{Url, UrlError};
 
-mod cluster;
-mod exec;
-mod render;
+mod args;
+mod program;
 #[cfg(test)]
-mod replay;
-mod session;
-mod words;
+mod store;
+mod v2;
+mod v3;
 
 /// The words made no sense.
 const BAD_ARGUMENTS: Exit = Exit::Code(1);
-/// Nobody could be reached.
-const BAD_CONNECTION: Exit = Exit::Code(2);
-/// The store refused, or answered nonsense.
-const SERVER_ERROR: Exit = Exit::Code(4);
-/// Not every member is healthy.
-const NOT_HEALTHY: Exit = Exit::Code(5);
 
 /// The entry in the table of applets.
 pub const APPLET: Applet = Applet {
     name: "etcdctl",
     about: "Read, write and watch the store's keys",
-    command: words::command,
+    command,
     run,
     usage: BAD_ARGUMENTS,
     ..Applet::PLAIN
 };
 
-/// What every verb obeys.
-#[derive(Debug, Clone)]
-struct Settings {
-    endpoints: Vec<Url>,
-    format: Format,
-    /// For one request to one endpoint.
-    deadline: Duration,
-    /// For all of it.
-    total: Duration,
-    asks: Asks,
-    /// Whether each request is shown as a curl command.
-    debug: bool,
-}
-
-/// Which endpoints are asked.
+/// What `get`, `watch` and `member` mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asks {
-    /// Those that the members publish.
-    Published,
-    /// Those that were given.
-    Given,
+enum Api {
+    V2,
+    V3,
 }
 
-impl Settings {
-    fn read(matches: &ArgMatches, from_environment: Option<String>) -> Result<Self, UrlError> {
-        let given = matches.get_one::<String>("endpoints").cloned().or(from_environment);
-        let endpoints = endpoints::parse(given.as_deref().unwrap_or(endpoints::DEFAULT))?;
-        let time = |name, otherwise: u64| {
-            matches.get_one(name).copied().unwrap_or(Duration::from_secs(otherwise))
-        };
-        Ok(Self {
-            endpoints,
-            format: matches.get_one("output").copied().unwrap_or(Format::Simple),
-            deadline: time("timeout", 1),
-            total: time("total-timeout", 5),
-            asks: if matches.get_flag("no-sync") { Asks::Given } else { Asks::Published },
-            debug: matches.get_flag("debug"),
-        })
+impl Api {
+    fn of_environment() -> Self {
+        match environment::variable("ETCDCTL_API").as_deref() {
+            Some("2") => Self::V2,
+            _ => Self::V3,
+        }
     }
-}
 
-#[expect(clippy::needless_pass_by_value, reason = "the table of applets gives the words away")]
-fn run(matches: ArgMatches) -> Exit {
-    let mut output = Output::of_process();
-    match understand(&matches) {
-        Ok((settings, job)) => runtime::on_this_thread(async {
-            let http = HttpClient::new(Arc::new(TokioNet::default()));
-            let mut session = Session::new(http, settings, output);
-            tokio::select! {
-                biased;
-                // Whoever watches ends it by hand, which is no failure.
-                _ = tokio::signal::ctrl_c() => Exit::Ok,
-                exit = session.carry_out(job) => exit,
-            }
-        }),
-        Err(why) => {
-            output.complain(format_args!("Error:  {why}"));
-            BAD_ARGUMENTS
+    /// Returns the API that a verb means.
+    fn of_verb(self, verb: Option<&str>) -> Self {
+        if verb.is_some_and(|verb| v2::words::ONLY_HERE.contains(&verb)) { Self::V2 } else { self }
+    }
+
+    /// Describes the whole command line, with the verbs of this API before those of the other.
+    fn command(self) -> Command {
+        match self {
+            Self::V2 => v2::words::command(),
+            Self::V3 => with_v2(v3::words::command()),
         }
     }
 }
 
-fn understand(matches: &ArgMatches) -> Result<(Settings, Job), String> {
-    let api = environment::variable("ETCDCTL_API");
-    if environment::variable("ETCDCTL_DISCOVERY_SRV").is_some() {
-        let verb = "ETCDCTL_DISCOVERY_SRV".to_owned();
-        return Err(words::Refusal::Later { verb }.to_string());
-    }
-    let job = words::job(matches, api.as_deref(), all_of_stdin).map_err(|why| why.to_string())?;
-    let names = ["ETCDCTL_ENDPOINTS", "ETCDCTL_ENDPOINT", "ETCDCTL_PEERS"];
-    let from_environment = endpoints::from_environment(&names);
-    let settings = Settings::read(matches, from_environment).map_err(|why| why.to_string())?;
-    Ok((settings, job))
+/// Adds what is typed without a word about the API.
+fn with_v2(command: Command) -> Command {
+    let only_v2 = |verb: &Command| v2::words::ONLY_HERE.contains(&verb.get_name());
+    let marked = |verb: Command| {
+        let about = format!("{} (v2)", verb.get_about().cloned().unwrap_or_default());
+        verb.about(about)
+    };
+    command
+        .args(
+            v2::words::flags_only_here()
+                .map(|flag| flag.help_heading("Options of verbs of the v2 API")),
+        )
+        .subcommands(v2::words::verbs().into_iter().filter(only_v2).map(marked))
+        .after_help("With ETCDCTL_API=2, `get`, `watch` and `member` are those of the v2 API.")
 }
 
-fn all_of_stdin() -> io::Result<String> {
-    let mut text = String::new();
-    io::stdin().lock().read_to_string(&mut text)?;
-    Ok(text)
+fn command() -> Command {
+    Api::of_environment().command()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the table of applets gives the words away")]
+fn run(matches: ArgMatches) -> Exit {
+    match Api::of_environment().of_verb(matches.subcommand_name()) {
+        Api::V2 => v2::run(&matches),
+        Api::V3 => v3::run(&matches),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbs_that_only_one_api_has_need_no_word_about_it() {
+        assert_eq!(Api::V3.of_verb(Some("ls")), Api::V2);
+        assert_eq!(Api::V3.of_verb(Some("get")), Api::V3);
+        assert_eq!(Api::V2.of_verb(Some("get")), Api::V2);
+    }
+
+    #[test]
+    fn both_command_lines_hold_together() {
+        Api::V2.command().debug_assert();
+        Api::V3.command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_2015_are_read_where_v3_is_meant() {
+        let line = "etcdctl --no-sync -o json --peers http://a:1 --timeout 3s ls --recursive /a";
+        let matches = Api::V3.command().try_get_matches_from(line.split(' ')).unwrap();
+        assert_eq!(matches.subcommand_name(), Some("ls"));
+    }
 }

@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,7 +28,8 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use crate::foundation::limits::{CONNECT_DEADLINE, RESPONSE_BYTES_MAX};
-use crate::platform::net::{Address, Io, Net};
+use crate::platform::net::{Io, Net};
+use crate::rpc::client::dial;
 use crate::rpc::client::url::Origin;
 
 /// Idle connections kept for one origin: an agent has a few calls at a time beside its watches.
@@ -243,30 +243,13 @@ impl HttpClient {
     }
 
     async fn reach(&self, origin: &Origin) -> io::Result<Connection> {
-        let io = self.stream(origin).await?;
+        let io = dial::reach(self.net.as_ref(), origin).await?;
         let (sender, driver) =
             http1::handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
         let mut connection = Connection { sender, driver: Some(Box::pin(driver)) };
         let Connection { sender, driver } = &mut connection;
         drive(driver, sender.ready()).await.map_err(io::Error::other)?;
         Ok(connection)
-    }
-
-    async fn stream(&self, origin: &Origin) -> io::Result<Box<dyn Io>> {
-        let (host, port) = match origin {
-            Origin::Unix(path) => return self.net.connect(&Address::Unix(path.clone())).await,
-            Origin::Tcp { host, port } => (host, *port),
-        };
-        let mut found = self.net.resolve(host).await?;
-        found.sort_by_key(std::net::IpAddr::is_ipv6);
-        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{host}` has no address"));
-        for ip in found {
-            match self.net.connect(&Address::Tcp(SocketAddr::new(ip, port))).await {
-                Ok(io) => return Ok(io),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 
     /// Takes an idle connection that still seems to be one.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::response::Response;
 use http::Request;
-use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -19,6 +18,7 @@ use crate::foundation::limits::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HTTP2_STREAMS_M
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Accepted, Incoming, Io};
 use crate::rpc::server::first_word;
+use crate::rpc::streams::Streams;
 
 /// How long a client may take to send a request's head, and may idle between two: who sends it byte
 /// by byte has no more time.
@@ -177,16 +177,6 @@ async fn connection_of_streams(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
-    }
-}
-
-/// Who owns the tasks in which the streams of a connection are answered.
-#[derive(Clone)]
-struct Streams(Tasks);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
-    fn execute(&self, work: F) {
-        self.0.spawn_short(work);
     }
 }
 

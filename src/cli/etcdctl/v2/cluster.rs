@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::cli::etcdctl::session::{Session, Step};
-use crate::cli::etcdctl::{BAD_CONNECTION, NOT_HEALTHY, SERVER_ERROR, render};
+use crate::cli::etcdctl::v2::session::{Session, Step};
+use crate::cli::etcdctl::v2::{BAD_CONNECTION, NOT_HEALTHY, SERVER_ERROR, render};
 use crate::foundation::exit::Exit;
 use crate::rpc::client::members_http::{Health, Member};
 use crate::rpc::client::url::Url;

@@ -5,9 +5,9 @@ use std::process::ExitStatus;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::process::Command;
 
-use crate::cli::etcdctl::render::action_name;
+use crate::cli::etcdctl::program;
+use crate::cli::etcdctl::v2::render::action_name;
 use crate::wire::etcd::keys_v2::{Action, Node};
 
 /// Programs that run at a time: a burst of changes must not fill the machine.
@@ -41,29 +41,21 @@ impl Children {
     /// Starts the program for one change, as soon as not too many run.
     pub(super) async fn start(
         &mut self,
-        program: &[String],
+        words: &[String],
         action: Action,
         node: &Node,
     ) -> Result<(), StartError> {
         while self.running.len() >= CHILDREN_MAX {
             self.one_ended().await;
         }
-        let Some((name, arguments)) = program.split_first() else { return Ok(()) };
-        let mut command = command(name);
+        let Some((name, arguments)) = words.split_first() else { return Ok(()) };
+        let mut command = program::command(name);
         command.args(arguments).envs(variables(action, node));
         let started = command.spawn();
         let mut child = started.map_err(|why| StartError { program: name.clone(), why })?;
         self.running.push(Box::pin(async move { child.wait().await }));
         Ok(())
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the program talks to the terminal while it runs, which `Host::run` does not let it"
-)]
-fn command(name: &str) -> Command {
-    Command::new(name)
 }
 
 fn variables(action: Action, node: &Node) -> [(&'static str, String); 4] {

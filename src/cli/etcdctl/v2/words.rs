@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use http::Method;
 
-use crate::cli::etcdctl::render::{Format, Show};
+use crate::cli::etcdctl::args::{flag, value, verb};
+use crate::cli::etcdctl::v2::render::{Format, Show};
 use crate::cli::go_flags::duration;
 use crate::rpc::client::keys::Read;
 use crate::rpc::client::keys_http::Ask;
@@ -14,17 +15,33 @@ use crate::rpc::client::keys_http::Ask;
 /// Which version of the store's API we are to clients, as `/version` says.
 const VERSION: &str = "version: 3.5.30\nAPI version: 2";
 
-/// Verbs that both APIs have, so that `ETCDCTL_API` must say which is meant.
-const IN_BOTH: &[&str] = &["get", "watch", "member"];
+/// Verbs that only the v2 API has, so that nobody needs to say which API is meant.
+pub(in crate::cli::etcdctl) const ONLY_HERE: &[&str] = &[
+    "backup",
+    "cluster-health",
+    "exec-watch",
+    "import",
+    "ls",
+    "mk",
+    "mkdir",
+    "rm",
+    "rmdir",
+    "set",
+    "setdir",
+    "update",
+    "updatedir",
+];
 /// Verbs of the v2 API that are not there yet.
 const LATER: &[&str] = &["auth", "backup", "import", "role", "user"];
 /// Verbs that only the v3 API has.
 const OF_V3: &[&str] = &[
     "alarm",
     "check",
+    "compact",
     "compaction",
     "defrag",
     "del",
+    "downgrade",
     "elect",
     "endpoint",
     "lease",
@@ -80,17 +97,8 @@ pub(super) struct Watched {
 /// Why nothing is done. The text says what to type instead.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    /// `ETCDCTL_API` leaves it to the v3 API.
-    #[error(
-        "`{verb}` means the v3 API here, which is not served yet; \
-         type `ETCDCTL_API=2 etcdctl {verb} …`"
-    )]
-    MeansV3 {
-        /// The verb.
-        verb: String,
-    },
     /// Only the v3 API has it.
-    #[error("`{verb}` comes later, with the v3 API; `etcdctl --help` names what is there")]
+    #[error("`{verb}` is a verb of the v3 API; type `ETCDCTL_API=3 etcdctl {verb} …`")]
     OnlyV3 {
         /// The verb.
         verb: String,
@@ -112,14 +120,6 @@ pub(super) enum Refusal {
     NoValue,
 }
 
-fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
-}
-
-fn value(name: &'static str, value_name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value_name).help(help)
-}
-
 fn number(name: &'static str, help: &'static str) -> Arg {
     value(name, "NUMBER", help).value_parser(clap::value_parser!(u64)).default_value("0")
 }
@@ -137,16 +137,8 @@ fn new_value() -> Arg {
     Arg::new("value").value_name("VALUE").help("The value; standard input if it is left out")
 }
 
-fn verb(name: &'static str, about: &'static str) -> Command {
-    Command::new(name).about(about)
-}
-
-/// Describes the whole command line.
-pub(super) fn command() -> Command {
-    let later = |name: &'static str| Arg::new(name).long(name).global(true).hide(true);
-    let time = |name, default: &'static str, help| {
-        value(name, "TIME", help).value_parser(duration).default_value(default).global(true)
-    };
+/// Describes the whole command line of those who say `ETCDCTL_API=2`.
+pub(in crate::cli::etcdctl) fn command() -> Command {
     Command::new("etcdctl")
         .about("Read, write and watch the store's keys")
         .disable_version_flag(true)
@@ -160,17 +152,6 @@ pub(super) fn command() -> Command {
         )
         .arg(flag("debug", "Print each request as a curl command").global(true))
         .arg(
-            flag("no-sync", "Ask the given endpoints, not those that the members publish")
-                .global(true),
-        )
-        .arg(
-            value("output", "FORMAT", "Write answers as `simple`, `extended` or `json`")
-                .short('o')
-                .value_parser(Format::parse)
-                .default_value("simple")
-                .global(true),
-        )
-        .arg(
             value(
                 "endpoints",
                 "URLS",
@@ -180,20 +161,46 @@ pub(super) fn command() -> Command {
             .short('C')
             .global(true),
         )
-        .arg(time("timeout", "1s", "Give each endpoint this long"))
-        .arg(time("total-timeout", "5s", "Give all of it this long; watches have no end"))
-        .args([later("discovery-srv").short('D'), later("username").short('u')])
-        .args([later("cert-file"), later("key-file"), later("ca-file")])
+        .arg(later("discovery-srv").short('D'))
+        .args(flags_only_here())
         .subcommand_required(true)
         .arg_required_else_help(true)
         .allow_external_subcommands(true)
-        .subcommands(reading_verbs())
-        .subcommands(writing_verbs())
-        .subcommands(watching_verbs())
-        .subcommands(cluster_verbs())
-        .after_help(
-            "Verbs of the v2 API that the v3 API has too (get, watch, member) need ETCDCTL_API=2.",
-        )
+        .subcommands(verbs())
+}
+
+/// Flags for every verb that the v3 API does not have.
+pub(in crate::cli::etcdctl) fn flags_only_here() -> [Arg; 8] {
+    let time = |name, default: &'static str, help| {
+        value(name, "TIME", help).value_parser(duration).default_value(default).global(true)
+    };
+    [
+        flag("no-sync", "Ask the given endpoints, not those that the members publish").global(true),
+        value("output", "FORMAT", "Write answers as `simple`, `extended` or `json`")
+            .short('o')
+            .value_parser(Format::parse)
+            .default_value("simple")
+            .global(true),
+        time("timeout", "1s", "Give each endpoint this long"),
+        time("total-timeout", "5s", "Give all of it this long; watches have no end"),
+        later("username").short('u'),
+        later("cert-file"),
+        later("key-file"),
+        later("ca-file"),
+    ]
+}
+
+fn later(name: &'static str) -> Arg {
+    Arg::new(name).long(name).global(true).hide(true)
+}
+
+/// Every verb that is there.
+pub(in crate::cli::etcdctl) fn verbs() -> Vec<Command> {
+    let mut verbs = reading_verbs().to_vec();
+    verbs.extend(writing_verbs());
+    verbs.extend(watching_verbs());
+    verbs.extend(cluster_verbs());
+    verbs
 }
 
 fn reading_verbs() -> [Command; 2] {
@@ -278,10 +285,9 @@ fn cluster_verbs() -> [Command; 2] {
     ]
 }
 
-/// Decides what the words ask for. `api` is what `ETCDCTL_API` says.
+/// Decides what the words ask for.
 pub(super) fn job(
     matches: &ArgMatches,
-    api: Option<&str>,
     stdin: impl FnOnce() -> io::Result<String>,
 ) -> Result<Job, Refusal> {
     for flag in ["discovery-srv", "username", "cert-file", "key-file", "ca-file"] {
@@ -292,9 +298,6 @@ pub(super) fn job(
     let Some((verb, words)) = matches.subcommand() else {
         return Err(Refusal::Unknown { verb: String::new() });
     };
-    if IN_BOTH.contains(&verb) && api != Some("2") {
-        return Err(Refusal::MeansV3 { verb: verb.to_owned() });
-    }
     let key = || text(words, "key").unwrap_or_default();
     let forever = || words.get_flag("forever");
     Ok(match verb {
@@ -426,7 +429,7 @@ mod tests {
     fn typed(line: &str) -> Result<Job, Refusal> {
         let words = line.split(' ').map(|word| if word == "''" { "" } else { word });
         let matches = command().try_get_matches_from(words).unwrap();
-        job(&matches, Some("2"), || Ok(String::new()))
+        job(&matches, || Ok(String::new()))
     }
 
     /// Checks which request a line makes.
@@ -483,34 +486,27 @@ mod tests {
     #[test]
     fn a_missing_value_is_read() {
         let matches = command().try_get_matches_from(["etcdctl", "set", "/a"]).unwrap();
-        let Ok(Job::Keys(ask, _)) = job(&matches, None, || Ok("read\n".into())) else {
+        let Ok(Job::Keys(ask, _)) = job(&matches, || Ok("read\n".into())) else {
             panic!("a request")
         };
         assert_eq!(ask.form, [("value", "read\n".to_owned())]);
-        assert_eq!(job(&matches, None, || Ok(String::new())), Err(Refusal::NoValue));
+        assert_eq!(job(&matches, || Ok(String::new())), Err(Refusal::NoValue));
     }
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        let refused = |line, api| {
+        let refused = |line| {
             let matches = command().try_get_matches_from(str::split(line, ' ')).unwrap();
-            job(&matches, api, || Ok(String::new())).unwrap_err().to_string()
+            job(&matches, || Ok(String::new())).unwrap_err().to_string()
         };
-        assert_eq!(
-            refused("etcdctl get /a", None),
-            "`get` means the v3 API here, which is not served yet; type `ETCDCTL_API=2 etcdctl get …`",
-        );
         let later = "comes later; `etcdctl --help` names what is there";
-        assert_eq!(refused("etcdctl member add a b", Some("2")), format!("`member add` {later}"));
-        assert_eq!(refused("etcdctl backup --data-dir x", None), format!("`backup` {later}"));
-        assert_eq!(refused("etcdctl --ca-file x ls", None), format!("`--ca-file` {later}"));
-        assert!(refused("etcdctl put a b", None).starts_with("`put` comes later, with the v3 API"));
-        assert!(refused("etcdctl frobnicate", None).starts_with("no verb `frobnicate`"));
-    }
-
-    #[test]
-    fn the_verbs_that_only_v2_has_need_no_word_about_the_api() {
-        let matches = command().try_get_matches_from(["etcdctl", "ls"]).unwrap();
-        assert!(job(&matches, None, || Ok(String::new())).is_ok());
+        assert_eq!(refused("etcdctl member add a b"), format!("`member add` {later}"));
+        assert_eq!(refused("etcdctl backup --data-dir x"), format!("`backup` {later}"));
+        assert_eq!(refused("etcdctl --ca-file x ls"), format!("`--ca-file` {later}"));
+        assert_eq!(
+            refused("etcdctl put a b"),
+            "`put` is a verb of the v3 API; type `ETCDCTL_API=3 etcdctl put …`",
+        );
+        assert!(refused("etcdctl frobnicate").starts_with("no verb `frobnicate`"));
     }
 }

@@ -3,9 +3,9 @@
 use std::future::Future;
 
 use crate::cli::endpoints;
-use crate::cli::etcdctl::render::{self, Rendered, Show};
-use crate::cli::etcdctl::words::{Job, Watched};
-use crate::cli::etcdctl::{Asks, BAD_CONNECTION, SERVER_ERROR, Settings, exec};
+use crate::cli::etcdctl::v2::render::{self, Rendered, Show};
+use crate::cli::etcdctl::v2::words::{Job, Watched};
+use crate::cli::etcdctl::v2::{Asks, BAD_CONNECTION, SERVER_ERROR, Settings, exec};
 use crate::cli::output::Output;
 use crate::foundation::exit::Exit;
 use crate::rpc::client::http::HttpClient;
@@ -220,7 +220,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cli::etcdctl::words;
+    use crate::cli::etcdctl::v2::words;
     use crate::cli::output::Kept;
     use crate::foundation::tasks::Tasks;
     use crate::platform::net::MemoryNet;
@@ -241,7 +241,7 @@ mod tests {
 
     async fn run_on(net: MemoryNet, line: &str) -> (u8, Kept) {
         let matches = words::command().try_get_matches_from(line.split(' ')).unwrap();
-        let job = words::job(&matches, Some("2"), || Ok(String::new())).unwrap();
+        let job = words::job(&matches, || Ok(String::new())).unwrap();
         let endpoint = Some("http://10.0.0.1:2379".to_owned());
         let settings = Settings::read(&matches, endpoint).unwrap();
         let (output, kept) = Output::kept();
