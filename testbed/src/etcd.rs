@@ -92,6 +92,7 @@ pub struct Member {
     log: PathBuf,
     flags: Vec<(String, String)>,
     within: Vec<String>,
+    other: Option<PathBuf>,
     running: Option<Running>,
 }
 
@@ -107,7 +108,8 @@ impl Member {
     pub fn at(dir: &Path, name: &str, client: SocketAddrV4, peer: SocketAddrV4) -> Self {
         let (data, log) = (dir.join(name), dir.join(format!("{name}.log")));
         let (flags, within) = (Vec::new(), Vec::new());
-        Self { name: name.to_owned(), client, peer, data, log, flags, within, running: None }
+        let name = name.to_owned();
+        Self { name, client, peer, data, log, flags, within, other: None, running: None }
     }
 
     /// Sets a flag; of two with one name the last counts.
@@ -125,6 +127,13 @@ impl Member {
         self
     }
 
+    /// Runs another program than ours, which knows the same flags.
+    #[must_use]
+    pub fn by(mut self, program: &Path) -> Self {
+        self.other = Some(program.to_owned());
+        self
+    }
+
     /// How the others name it: `name=url`.
     #[must_use]
     pub fn listed(&self) -> String {
@@ -135,12 +144,16 @@ impl Member {
     #[must_use]
     pub fn program(&self) -> Program {
         let (client, peer) = (format!("http://{}", self.client), format!("http://{}", self.peer));
+        let (own, verb) = match &self.other {
+            Some(other) => (other.clone(), None),
+            None => (crate::binary(), Some("etcd")),
+        };
         let program = match self.within.split_first() {
-            None => Program::new(crate::binary()),
-            Some((first, rest)) => Program::new(first).args(rest).arg(crate::binary()),
+            None => Program::new(own),
+            Some((first, rest)) => Program::new(first).args(rest).arg(own),
         };
         program
-            .arg("etcd")
+            .args(verb)
             .args(["--name", &self.name, "--data-dir"])
             .arg(&self.data)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
@@ -163,13 +176,20 @@ impl Member {
     /// Waits until it has a majority behind it.
     pub fn healthy(&mut self) -> Result<(), LabError> {
         let what = format!("{} to be healthy", self.name);
-        wait::until(&what, START, || {
-            let running = self.running.as_mut().ok_or("it was not started")?;
-            running.check().map_err(|error| chain(&error))?;
-            let answer = self.get("/health").map_err(|error| chain(&error))?;
-            if answer.status == 200 { Ok(()) } else { Err(answer.body) }
-        })?;
-        Ok(())
+        Ok(wait::until(&what, START, || self.is_healthy())?)
+    }
+
+    /// Says whether it has a majority behind it, or why not.
+    pub fn is_healthy(&mut self) -> Result<(), String> {
+        let running = self.running.as_mut().ok_or("it was not started")?;
+        running.check().map_err(|error| chain(&error))?;
+        let answer = self.get("/health").map_err(|error| chain(&error))?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.body) }
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> Result<u32, LabError> {
+        self.running.as_ref().map(Running::id).ok_or_else(|| self.not_started())
     }
 
     /// Ends it at once, as a loss of power would.

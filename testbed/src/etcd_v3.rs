@@ -75,7 +75,20 @@ impl Client {
 
     /// Opens a stream of watches.
     pub async fn stream(&self) -> Result<WatchStream, Status> {
+        self.stream_from(None).await
+    }
+
+    /// Opens a stream of watches with its first request: etcd itself says nothing before that.
+    pub async fn stream_with(&self, first: RequestUnion) -> Result<WatchStream, Status> {
+        self.stream_from(Some(pb::WatchRequest { request_union: Some(first) })).await
+    }
+
+    async fn stream_from(&self, first: Option<pb::WatchRequest>) -> Result<WatchStream, Status> {
         let (requests, asked) = mpsc::channel(REQUESTS_AHEAD);
+        if let Some(first) = first {
+            // There is room, and the other end is here.
+            requests.send(first).await.ok();
+        }
         let asked = stream::unfold(asked, |mut asked: mpsc::Receiver<_>| async move {
             asked.recv().await.map(|request| (request, asked))
         });
@@ -85,8 +98,7 @@ impl Client {
 
     /// Watches as told, on a stream of its own.
     pub async fn watch(&self, request: pb::WatchCreateRequest) -> Result<WatchStream, Status> {
-        let mut stream = self.stream().await?;
-        stream.ask(RequestUnion::CreateRequest(request)).await;
+        let mut stream = self.stream_with(RequestUnion::CreateRequest(request)).await?;
         let created = stream.next().await?;
         if created.created && !created.canceled {
             Ok(stream)

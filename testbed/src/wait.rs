@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How long to rest between two looks.
 const REST: Duration = Duration::from_millis(100);
+/// How long to rest where the time itself is what is wanted.
+const SHORT_REST: Duration = Duration::from_millis(1);
 
 /// Something did not come true before its deadline.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,24 @@ pub struct TimedOut {
 pub fn until<T, E: fmt::Display>(
     what: &str,
     limit: Duration,
+    look: impl FnMut() -> Result<T, E>,
+) -> Result<T, TimedOut> {
+    every(REST, what, limit, look)
+}
+
+/// The same to a millisecond, for whoever measures how long it took.
+pub fn until_exactly<T, E: fmt::Display>(
+    what: &str,
+    limit: Duration,
+    look: impl FnMut() -> Result<T, E>,
+) -> Result<T, TimedOut> {
+    every(SHORT_REST, what, limit, look)
+}
+
+fn every<T, E: fmt::Display>(
+    pause: Duration,
+    what: &str,
+    limit: Duration,
     mut look: impl FnMut() -> Result<T, E>,
 ) -> Result<T, TimedOut> {
     let start = Instant::now();
@@ -47,7 +67,7 @@ pub fn until<T, E: fmt::Display>(
                 let last = seen.to_string();
                 return Err(TimedOut { what: what.to_owned(), after: start.elapsed(), last });
             }
-            Err(_) => rest(REST),
+            Err(_) => rest(pause),
         }
     }
 }

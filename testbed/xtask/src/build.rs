@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::peers;
 use crate::run::{Failure, Step, root, say};
 
 /// Cargo writes below this folder, since `.cargo/config.toml` names a target.
@@ -54,7 +55,18 @@ impl Build {
 
     /// Runs a program that is built.
     pub(crate) fn run(self, name: &str, verb: &[&str], rest: &[&str]) -> Result<(), Failure> {
-        self.environment(Step::program(self.program(name)).args(verb).args(rest)).run()
+        self.run_on(self, name, verb, rest)
+    }
+
+    /// Runs a program of this build on the product of another.
+    pub(crate) fn run_on(
+        self,
+        product: Self,
+        name: &str,
+        verb: &[&str],
+        rest: &[&str],
+    ) -> Result<(), Failure> {
+        product.environment(Step::program(self.program(name)).args(verb).args(rest)).run()
     }
 
     /// The build that made the newest program of this name.
@@ -71,7 +83,9 @@ impl Build {
 
     /// Tells a program where what it tests is.
     pub(crate) fn environment(self, step: Step) -> Step {
-        step.env("COREBOX_BIN", self.program("corebox")).env("COREBOX_IMAGE", image_folder())
+        step.env("COREBOX_BIN", self.program("corebox"))
+            .env("COREBOX_IMAGE", image_folder())
+            .env("COREBOX_PEERS", peers::folder())
     }
 }
 
@@ -91,12 +105,17 @@ pub(crate) fn image() -> Result<(), Failure> {
     image_of(Build::Lab, "lab", &image_folder()).run()
 }
 
+/// The program as it is given to others. Alone: the features that only tools and tests need stay
+/// out.
+pub(crate) fn released() -> Result<(), Failure> {
+    Step::cargo("build --release --package corebox --bins").run()
+}
+
 /// What anyone can install: the program built for release, checked, and the image of it. Only
 /// packages that packages.lock names go in.
 pub(crate) fn dist() -> Result<(), Failure> {
     let out = root().join("target/dist");
-    // Alone: the features that only tools and tests need stay out.
-    Step::cargo("build --release --package corebox --bins").run()?;
+    released()?;
     Build::Lab.programs()?;
     image_of(Build::Release, "production", &out).args(["--locked"]).run()?;
     let program = out.join("corebox");

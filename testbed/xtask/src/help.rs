@@ -120,7 +120,20 @@ docs/testing.md says what each of them shows.",
         usage: "NAME [OPTIONS]",
         about: "Measure something, in one run on this machine",
         more: "\
-  cargo xtask bench boot [--times N]   the image's build and size, from power to a cluster, memory",
+  cargo xtask bench boot [--times N]   the image's build and size, from power to a cluster, memory
+  cargo xtask bench etcd [OPTIONS]     speed and size of the store, beside those of two etcds
+
+  --rows NAME…       only these rows: put-64 put-1000 put-1 put-three get-64 list-8 txn-64 watch
+                     fill start idle put-v2 get-v2 compact
+  --rounds N         how many times, but for fill, idle and compact; figures are medians [default: 3]
+  --seconds N        how long each load lasts [default: 3]
+  --idle-seconds N   how long the idle are looked at [default: 120]
+  --million N        how many keys, and revisions to compact, a million is [default: 1000000]
+  --minutes N        after how many minutes nothing more is begun [default: 45]
+
+What is measured is the released program. All of `etcd` takes about twenty minutes, on a computer that
+does nothing else. The etcds are fetched from Debian and PyPI once and unpacked into target/peers;
+nothing is installed. docs/performance.md says what each row is.",
     },
     Verb {
         name: "manual",

@@ -1,18 +1,18 @@
-//! `bench`: figures of this machine, taken in one run.
+//! `bench boot`: from packages to an image, from power to a cluster.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::Subcommand;
-use comfy_table::Table;
-use comfy_table::presets::ASCII_MARKDOWN;
 use testbed::cluster::{Cluster, Kind};
 use testbed::error::LabError;
 use testbed::machine::Machine;
 use testbed::process::{Lifetime, Program};
 use testbed::progress::Steps;
 use testbed::{lab, vm, wait};
+
+use crate::bench::figures::Figures;
+use crate::bench::machine;
 
 /// Three machines at once on a loaded computer.
 const BOOT: Duration = Duration::from_mins(5);
@@ -21,20 +21,8 @@ const BUILD: Duration = Duration::from_mins(15);
 /// What the lab's image writes to its serial line once `boot-complete.target` is reached.
 const COMPLETE: &str = "corebox: boot-complete";
 
-/// What to measure.
-#[derive(Debug, Subcommand)]
-pub(crate) enum What {
-    /// Build of the image, its size, boots of one and of three machines, memory of what runs there
-    Boot {
-        /// How many times; each figure is the median
-        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
-        times: u8,
-    },
-}
-
 /// Measures, and prints a table.
-pub(crate) fn run(what: &What) -> Result<(), LabError> {
-    let What::Boot { times } = *what;
+pub(super) fn run(times: u8) -> Result<(), LabError> {
     let steps = Steps::default();
     let mut figures = Figures::default();
     build(&steps, &mut figures)?;
@@ -45,52 +33,6 @@ pub(crate) fn run(what: &What) -> Result<(), LabError> {
         }
     }
     crate::print(&format!("{}\n{}\n", machine()?, figures.table()))
-}
-
-/// Named samples in the order in which the names came.
-#[derive(Debug, Default)]
-struct Figures(Vec<(Figure, Vec<f64>)>);
-
-/// One row of the table.
-#[derive(Debug, Clone, PartialEq)]
-struct Figure {
-    name: String,
-    unit: &'static str,
-    /// What it is to stay below, where something was promised.
-    bar: Option<f64>,
-}
-
-impl Figures {
-    fn add(&mut self, name: &str, unit: &'static str, bar: Option<f64>, value: f64) {
-        match self.0.iter_mut().find(|(figure, _)| figure.name == name) {
-            Some((_, values)) => values.push(value),
-            None => self.0.push((Figure { name: name.to_owned(), unit, bar }, vec![value])),
-        }
-    }
-
-    fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(ASCII_MARKDOWN).set_header(["FIGURE", "MEDIAN", "ALL", "BAR"]);
-        for (figure, values) in &self.0 {
-            let shown = |value: &f64| format!("{value:.1}");
-            let all: Vec<_> = values.iter().map(shown).collect();
-            let bar = figure.bar.map_or_else(String::new, |bar| format!("{bar} {}", figure.unit));
-            let median = format!("{:.1} {}", median(values), figure.unit);
-            table.add_row([figure.name.clone(), median, all.join(" "), bar]);
-        }
-        table
-    }
-}
-
-/// The middle one, or the mean of the two in the middle.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.len() % 2 {
-        1 => sorted[middle],
-        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
-    }
 }
 
 /// Builds the image twice, with programs that are built already: from packages that the host has
@@ -181,42 +123,4 @@ fn memory(machine: &dyn Machine) -> Result<Vec<(String, f64)>, LabError> {
     let rows: Option<Vec<_>> = said.lines().map(row).collect();
     rows.filter(|rows| !rows.is_empty())
         .ok_or_else(|| LabError::Missing(format!("no applet's memory in `{said}`")))
-}
-
-/// What these figures were taken on.
-fn machine() -> Result<String, LabError> {
-    let read =
-        |path: &str| fs::read_to_string(path).map_err(LabError::file("read", Path::new(path)));
-    let value = |text: &str, key: &str| {
-        let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
-        line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
-    };
-    let (cpu, memory) = (read("/proc/cpuinfo")?, read("/proc/meminfo")?);
-    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
-    Ok(format!(
-        "{cores} cores of {}, {} of memory, Linux {}",
-        value(&cpu, "model name"),
-        value(&memory, "MemTotal"),
-        read("/proc/sys/kernel/osrelease")?.trim()
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
-        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
-    }
-
-    #[test]
-    fn a_row_has_all_its_samples_and_its_bar() {
-        let mut figures = Figures::default();
-        figures.add("a boot", "s", Some(20.0), 12.34);
-        figures.add("a boot", "s", Some(20.0), 14.0);
-        let table = figures.table().to_string();
-        assert!(table.contains("| a boot | 13.2 s | 12.3 14.0 | 20 s |"), "{table}");
-    }
 }
