@@ -62,7 +62,7 @@ struct Traffic {
     last: VecDeque<(Instant, usize)>,
 }
 
-/// What is told of [`Traffic`].
+/// What is told of the traffic with a member.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rate {
     /// How many appends there were.
