@@ -20,9 +20,12 @@ pub fn run<F>(work: impl FnOnce(CancellationToken) -> F) -> Exit
 where
     F: Future<Output = Exit>,
 {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
-    match runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(WORKERS).enable_all();
+    // A connection's task runs after all answers that are ready, and sends them in one call; with
+    // the slot it runs after the first of them.
+    builder.disable_lifo_slot();
+    match builder.build() {
         Ok(runtime) => runtime.block_on(until_signal(work)),
         Err(error) => {
             Output::of_process().complain(format_args!("cannot start a runtime: {error}"));
