@@ -10,11 +10,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::response::Response;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::consensus::Member;
-use crate::rpc::server::answer::{json_answer, text};
+use crate::rpc::server::answer::{json_answer, not_allowed, text};
 use crate::rpc::server::v3::alarm;
 use crate::store::keys_v3::Alarm;
 
@@ -45,9 +45,7 @@ pub fn serves(path: &str) -> bool {
 /// Answers a request for a path that is served here.
 pub async fn answer(member: &Member, path: &str, method: &Method, query: Option<&str>) -> Response {
     if method != Method::GET {
-        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-        refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
-        return refused;
+        return not_allowed("GET");
     }
     let query = Query::parse(query);
     if let Some(checks) = checks(path) {
