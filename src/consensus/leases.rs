@@ -109,7 +109,7 @@ impl Leases {
         let expiry = expiry.as_mut().ok_or(DoesNotCount)?;
         let now = self.clock.now();
         Ok(match ask {
-            LeaseAsk::Renew(id) => expiry.renew(id, now).map(|renewed| renewed.ttl),
+            LeaseAsk::Renew(id) => expiry.renew(id, now),
             LeaseAsk::Left(id) => expiry.remaining(id, now),
         })
     }

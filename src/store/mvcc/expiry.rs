@@ -12,9 +12,6 @@ use crate::store::mvcc::lease::Lease;
 /// How long a revocation may take before it is proposed again.
 const REVOKE_RETRY: Duration = Duration::from_secs(3);
 
-/// Only what lives longer than this, in seconds, is worth writing down: the interval of doing so.
-pub const CHECKPOINT_SECS: i64 = 300;
-
 /// The ends of all leases.
 #[derive(Debug, Default)]
 pub struct Expiry {
@@ -28,16 +25,6 @@ struct Deadline {
     ttl: i64,
     ends: Timestamp,
     queued: Timestamp,
-    written_down: bool,
-}
-
-/// A renewal that was granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Renewed {
-    /// The seconds it lives from now on.
-    pub ttl: i64,
-    /// Whether what was written down of its time must be cleared through the log.
-    pub clears_checkpoint: bool,
 }
 
 impl Expiry {
@@ -51,14 +38,14 @@ impl Expiry {
         for lease in leases {
             let secs = if lease.remaining > 0 { lease.remaining } else { lease.ttl };
             let ends = now.plus(grace).plus(seconds(secs));
-            expiry.set(lease.id, lease.ttl, ends, lease.remaining > 0);
+            expiry.set(lease.id, lease.ttl, ends);
         }
         expiry
     }
 
     /// Takes note of a lease that was granted.
     pub fn granted(&mut self, id: i64, ttl: i64, now: Timestamp) {
-        self.set(id, ttl, now.plus(seconds(ttl)), false);
+        self.set(id, ttl, now.plus(seconds(ttl)));
     }
 
     /// Takes note that a lease was revoked.
@@ -68,21 +55,15 @@ impl Expiry {
         }
     }
 
-    /// Takes note that the rest of a lease's time was written down.
-    pub fn checkpointed(&mut self, id: i64, remaining: i64) {
-        if let Some(deadline) = self.deadlines.get_mut(&id) {
-            deadline.written_down = remaining > 0;
-        }
-    }
-
-    /// Gives a lease its whole time again; `None` if there is no such lease or it has ended.
-    pub fn renew(&mut self, id: i64, now: Timestamp) -> Option<Renewed> {
-        let Deadline { ttl, ends, written_down, .. } = *self.deadlines.get(&id)?;
+    /// Gives a lease its whole time again and returns it, in seconds; `None` if there is no such
+    /// lease or it has ended.
+    pub fn renew(&mut self, id: i64, now: Timestamp) -> Option<i64> {
+        let Deadline { ttl, ends, .. } = *self.deadlines.get(&id)?;
         if ends <= now {
             return None;
         }
-        self.set(id, ttl, now.plus(seconds(ttl)), written_down);
-        Some(Renewed { ttl, clears_checkpoint: written_down })
+        self.set(id, ttl, now.plus(seconds(ttl)));
+        Some(ttl)
     }
 
     /// Returns how many whole seconds a lease still has; `None` if there is no such lease or it has
@@ -108,21 +89,9 @@ impl Expiry {
         ids
     }
 
-    /// Returns how much time long leases still have, to be written down every
-    /// [`CHECKPOINT_SECS`].
-    pub fn checkpoints(&self, now: Timestamp) -> Vec<(i64, i64)> {
-        let long = self.deadlines.iter().filter(|(_, deadline)| deadline.ttl > CHECKPOINT_SECS);
-        let left =
-            long.map(|(id, deadline)| (*id, whole_seconds(deadline.ends, now), deadline.ttl));
-        // What was just renewed would be written down as it is.
-        left.filter(|(_, left, ttl)| *left > 0 && left < ttl)
-            .map(|(id, left, _)| (id, left))
-            .collect()
-    }
-
-    fn set(&mut self, id: i64, ttl: i64, ends: Timestamp, written_down: bool) {
+    fn set(&mut self, id: i64, ttl: i64, ends: Timestamp) {
         self.revoked(id);
-        self.deadlines.insert(id, Deadline { ttl, ends, queued: ends, written_down });
+        self.deadlines.insert(id, Deadline { ttl, ends, queued: ends });
         self.queue.insert((ends, id));
     }
 
@@ -156,7 +125,7 @@ mod tests {
         let mut expiry = Expiry::default();
         expiry.granted(7, 10, at(0));
         assert_eq!(expiry.remaining(7, at(4)), Some(6));
-        assert_eq!(expiry.renew(7, at(9)), Some(Renewed { ttl: 10, clears_checkpoint: false }));
+        assert_eq!(expiry.renew(7, at(9)), Some(10));
         assert_eq!(expiry.next_due(), Some(at(19)));
         assert_eq!(expiry.due(at(18), 10), [0; 0]);
         assert_eq!(expiry.renew(7, at(19)), None, "it has ended");
@@ -185,21 +154,6 @@ mod tests {
         let mut expiry = Expiry::promote([fresh, old], Duration::from_secs(2), at(0));
         assert_eq!(expiry.remaining(1, at(0)), Some(12));
         assert_eq!(expiry.remaining(-2, at(0)), Some(52));
-        let renewed = Renewed { ttl: 1000, clears_checkpoint: true };
-        assert_eq!(expiry.renew(-2, at(5)), Some(renewed));
-    }
-
-    #[test]
-    fn what_long_leases_have_left_is_written_down() {
-        let mut expiry = Expiry::default();
-        expiry.granted(1, 10, at(0));
-        expiry.granted(2, 3600, at(0));
-        expiry.granted(3, 3600, at(600));
-        assert_eq!(expiry.checkpoints(at(600)), [(2, 3000)]);
-        expiry.checkpointed(2, 3000);
-        let renewed = expiry.renew(2, at(700)).unwrap();
-        assert!(renewed.clears_checkpoint);
-        expiry.checkpointed(2, 0);
-        assert!(!expiry.renew(2, at(800)).unwrap().clears_checkpoint);
+        assert_eq!(expiry.renew(-2, at(5)), Some(1000));
     }
 }

@@ -21,7 +21,7 @@ pub struct Lease {
     pub id: i64,
     /// The seconds it lives after each renewal.
     pub ttl: i64,
-    /// The seconds it still had when that was last written down; 0 if it was not since its renewal.
+    /// The seconds it still had when that was last written down; 0 if it was not, as always so far.
     pub remaining: i64,
 }
 
@@ -109,11 +109,6 @@ impl Leases {
 
     pub(super) fn grant(&mut self, lease: Lease) {
         self.granted.insert(Grant { id: id_bytes(lease.id), lease });
-    }
-
-    pub(super) fn set_remaining(&mut self, id: i64, remaining: i64) -> Option<()> {
-        self.get(id)?;
-        self.granted.update(&id_bytes(id), |grant| grant.lease.remaining = remaining)
     }
 
     pub(super) fn remove(&mut self, id: i64) {

@@ -21,7 +21,7 @@
 //! the same, whatever part of a compaction each has carried out.
 //!
 //! **Not here:** the texts of errors on the wire (`rpc`), who may do what, quotas and alarms (the
-//! state machine above, from [`Usage`]), waiting for events (the watch server, with [`Watchers`]).
+//! state machine above, from [`Usage`]), waiting for events (the watch server).
 
 pub mod checkpoint;
 pub mod compaction;
@@ -47,7 +47,6 @@ pub mod txn;
 pub mod txn_check;
 pub mod version;
 pub mod view;
-pub mod watchers;
 pub mod wire;
 
 pub use checkpoint::Checkpoint;
@@ -61,9 +60,8 @@ pub use parts::{Part, Parts};
 pub use range::{Range, RangeResult, SortOrder, SortTarget};
 pub use restore::{Restore, RestoreError};
 pub use revision::Revision;
-pub use store::{Command, Outcome, Store};
+pub use store::Store;
 pub use txn::{Compare, CompareResult, CompareTarget, DeleteRange, Op, OpOutcome, Put, Txn};
 pub use txn_check::check_txn;
 pub use version::{KeyValue, Version};
 pub use view::{Usage, View};
-pub use watchers::Watchers;

@@ -9,49 +9,6 @@ use crate::store::mvcc::txn::{DeleteRange, Op, OpOutcome, Put};
 use crate::store::mvcc::version::{KeyValue, Version};
 use crate::store::mvcc::view::{NEWEST, View};
 
-/// One replicated command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command<'a> {
-    /// Reads or writes keys.
-    Op(Op<'a>),
-    /// Compacts the history before a revision.
-    Compact {
-        /// The revision.
-        revision: i64,
-    },
-    /// Grants a lease; the leader has chosen the id and the time.
-    LeaseGrant {
-        /// The id, not 0.
-        id: i64,
-        /// Seconds to live.
-        ttl: i64,
-    },
-    /// Ends a lease and deletes its keys.
-    LeaseRevoke {
-        /// The id.
-        id: i64,
-    },
-    /// Writes down how long a lease still has, for the next leader.
-    LeaseCheckpoint {
-        /// The id.
-        id: i64,
-        /// Seconds; 0 for all of them.
-        remaining: i64,
-    },
-}
-
-/// What a command did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// An operation on keys was done.
-    Op(OpOutcome),
-    /// Something else was done.
-    Done {
-        /// The store's revision after it.
-        revision: i64,
-    },
-}
-
 /// The store and what its writer needs.
 #[derive(Debug, Default)]
 pub struct Store {
@@ -72,25 +29,6 @@ impl Store {
     /// Returns the store as it is now.
     pub fn view(&self) -> View {
         self.state.clone()
-    }
-
-    /// Carries out a batch; each command succeeds or fails by itself, and one that fails changes
-    /// nothing.
-    pub fn apply(&mut self, batch: &[Command<'_>]) -> Vec<Result<Outcome, MvccError>> {
-        batch.iter().map(|command| self.apply_one(command)).collect()
-    }
-
-    fn apply_one(&mut self, command: &Command<'_>) -> Result<Outcome, MvccError> {
-        match command {
-            Command::Op(op) => return self.op(op).map(Outcome::Op),
-            Command::Compact { revision } => self.compact(*revision)?,
-            Command::LeaseGrant { id, ttl } => self.lease_grant(*id, *ttl)?,
-            Command::LeaseRevoke { id } => self.lease_revoke(*id)?,
-            Command::LeaseCheckpoint { id, remaining } => {
-                self.lease_checkpoint(*id, *remaining)?;
-            }
-        }
-        Ok(Outcome::Done { revision: self.state.revision })
     }
 
     /// Carries out one operation as a revision of its own.
@@ -139,12 +77,6 @@ impl Store {
         self.commit();
         self.state.leases.remove(id);
         Ok(())
-    }
-
-    /// Writes down how long a lease still has.
-    pub fn lease_checkpoint(&mut self, id: i64, remaining: i64) -> Result<(), MvccError> {
-        let known = self.state.leases.set_remaining(id, remaining);
-        known.ok_or(MvccError::LeaseNotFound { id })
     }
 
     /// Returns the revision that readers within the command see.

@@ -4,7 +4,7 @@ use crate::store::mvcc::error::MvccError;
 use crate::store::mvcc::events::{Event, EventFilter, FollowBudget};
 use crate::store::mvcc::key_range::KeyRange;
 use crate::store::mvcc::range::Range;
-use crate::store::mvcc::store::{Command, Outcome, Store};
+use crate::store::mvcc::store::Store;
 use crate::store::mvcc::txn::{
     Compare, CompareResult, CompareTarget, DeleteRange, Op, OpOutcome, Put, Txn,
 };
@@ -248,19 +248,14 @@ fn a_lease_takes_its_keys_with_it_in_one_revision_and_in_their_order() {
 }
 
 #[test]
-fn a_batch_goes_on_after_a_command_that_fails() {
+fn the_store_goes_on_after_a_change_that_fails() {
     let mut store = Store::default();
-    let batch = [
-        Command::LeaseRevoke { id: 1 },
-        Command::Op(put(b"a", b"1")),
-        Command::LeaseGrant { id: 1, ttl: 5 },
-        Command::LeaseCheckpoint { id: 1, remaining: 3 },
-        Command::Compact { revision: 2 },
-    ];
-    let results = store.apply(&batch);
-    assert_eq!(results[0], Err(MvccError::LeaseNotFound { id: 1 }));
-    assert_eq!(results[2..], [const { Ok(Outcome::Done { revision: 2 }) }; 3]);
-    assert_eq!(store.view().lease(1).map(|lease| lease.remaining), Some(3));
+    assert_eq!(store.lease_revoke(1), Err(MvccError::LeaseNotFound { id: 1 }));
+    store.op(&put(b"a", b"1")).unwrap();
+    assert_eq!(store.lease_grant(1, 5), Ok(()));
+    assert_eq!(store.compact(2), Ok(()));
+    assert_eq!(store.view().revision(), 2);
+    assert_eq!(store.view().lease(1).map(|lease| lease.ttl), Some(5));
 }
 
 #[test]
