@@ -1,6 +1,7 @@
 //! Serves HTTP/1.1 and HTTP/2 on whatever the network seam listens on.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,18 +137,7 @@ pub async fn connection(io: Box<dyn Io>, router: impl Answers, stop: Cancellatio
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(HEAD_BYTES_MAX);
     let served = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
-    let mut served = std::pin::pin!(served);
-    let ended = tokio::select! {
-        biased;
-        () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
-        ended = served.as_mut() => ended,
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended");
-    }
+    until_done(served, http1::Connection::graceful_shutdown, stop).await;
 }
 
 /// Serves one connection of HTTP/2 until it ends, or `stop` and the answers under way are sent.
@@ -166,11 +156,19 @@ async fn connection_of_streams(
         .keep_alive_interval(SILENCE)
         .keep_alive_timeout(SIGN_OF_LIFE);
     let served = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+    until_done(served, http2::Connection::graceful_shutdown, stop).await;
+}
+
+/// Waits until a connection ends; on `stop` it is told to, after the answers under way.
+async fn until_done<C>(served: C, shut_down: impl FnOnce(Pin<&mut C>), stop: CancellationToken)
+where
+    C: Future<Output = hyper::Result<()>>,
+{
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {
         biased;
         () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
+            shut_down(served.as_mut());
             served.await
         }
         ended = served.as_mut() => ended,

@@ -5,7 +5,6 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
@@ -17,9 +16,9 @@ use tonic::codegen::{BoxFuture, StdError};
 use tonic::server::{Grpc, UnaryService};
 use tonic::{Code, Status};
 use tonic_prost::ProstDecoder;
-use tower_service::Service as Callable;
+use tower_service::Service as _;
 
-use crate::rpc::server::v3::{CLIENT_VERSION, MESSAGE_BYTES_MAX, REQUIRE_LEADER, Service, errors};
+use crate::rpc::server::v3::{CLIENT_VERSION, MESSAGE_BYTES_MAX, Service, errors, requires_leader};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::auth_server::AuthServer;
 use crate::wire::etcd::v3::etcdserverpb::cluster_server::ClusterServer;
@@ -47,6 +46,26 @@ impl Calls {
         Self { service }
     }
 
+    /// Answers a call.
+    pub(super) fn call<B>(&self, request: Request<B>) -> Answered
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send + 'static,
+    {
+        let version = request.headers().get(CLIENT_VERSION).map(HeaderValue::as_bytes);
+        if version.is_some_and(|version| std::str::from_utf8(version).is_err()) {
+            return Box::pin(std::future::ready(Ok(errors::bad_client_version().into_http())));
+        }
+        if requires_leader(request.headers()) && !self.service.member.is_led() {
+            return Box::pin(std::future::ready(Ok(errors::no_leader().into_http())));
+        }
+        let answered = self.route(request);
+        Box::pin(async move {
+            let Ok(answer) = answered.await;
+            Ok(errors::too_large(answer.map(Body::new)))
+        })
+    }
+
     /// Hands a call to its service.
     fn route<B>(
         &self,
@@ -65,7 +84,12 @@ impl Calls {
         }
         let path = request.uri().path();
         if path == RANGE {
-            return self.range(request);
+            let method = Range(self.service.clone());
+            return Box::pin(async move {
+                let mut grpc =
+                    Grpc::new(AsKept).apply_max_message_size_config(Some(MESSAGE_BYTES_MAX), None);
+                Ok(grpc.unary(method, request).await)
+            });
         }
         match path.rsplit_once('/').map(|(service, _)| service) {
             Some("/etcdserverpb.KV") => by!(KvServer),
@@ -82,52 +106,6 @@ impl Calls {
                 Box::pin(std::future::ready(Ok(answer)))
             }
         }
-    }
-
-    fn range<B>(
-        &self,
-        request: Request<B>,
-    ) -> BoxFuture<http::Response<tonic::body::Body>, Infallible>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<StdError> + Send + 'static,
-    {
-        let method = Range(self.service.clone());
-        Box::pin(async move {
-            let mut grpc =
-                Grpc::new(AsKept).apply_max_message_size_config(Some(MESSAGE_BYTES_MAX), None);
-            Ok(grpc.unary(method, request).await)
-        })
-    }
-}
-
-impl<B> Callable<Request<B>> for Calls
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Answered;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Answered {
-        let version = request.headers().get(CLIENT_VERSION).map(HeaderValue::as_bytes);
-        if version.is_some_and(|version| std::str::from_utf8(version).is_err()) {
-            return Box::pin(std::future::ready(Ok(errors::bad_client_version().into_http())));
-        }
-        let required = request.headers().get(REQUIRE_LEADER).is_some_and(|value| value == "true");
-        if required && !self.service.member.is_led() {
-            return Box::pin(std::future::ready(Ok(errors::no_leader().into_http())));
-        }
-        let answered = self.route(request);
-        Box::pin(async move {
-            let Ok(answer) = answered.await;
-            Ok(errors::too_large(answer.map(Body::new)))
-        })
     }
 }
 

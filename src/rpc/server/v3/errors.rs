@@ -108,7 +108,7 @@ pub fn of_proposal(error: &ProposeError) -> Status {
 pub fn too_large(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let number = |code: Code| HeaderValue::from(i32::from(code));
-    if headers.get("grpc-status") != Some(&number(Code::OutOfRange)) {
+    if headers.get("grpc-status").is_none_or(|status| *status != number(Code::OutOfRange)) {
         return response;
     }
     let said = headers.get("grpc-message").and_then(|said| said.to_str().ok()).unwrap_or_default();

@@ -18,7 +18,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, StatusCo
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::json;
 use tonic::{Code, Status};
-use tower_service::Service as _;
 
 use crate::foundation::exit::chain;
 use crate::foundation::limits::GATEWAY_BYTES_MAX;
@@ -107,7 +106,7 @@ fn method(path: &str) -> Option<&'static Method> {
 }
 
 /// Answers a request by `grpc`.
-pub(super) async fn answer(mut grpc: Calls, request: Request<Body>) -> Response {
+pub(super) async fn answer(grpc: Calls, request: Request<Body>) -> Response {
     let Some(method) = method(request.uri().path()) else {
         return failure(&Status::not_found("Not Found"));
     };

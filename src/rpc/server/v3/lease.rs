@@ -47,7 +47,7 @@ impl Lease for Service {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let lost = self.clone().leader_lost(requires_leader(request.metadata()));
+        let lost = self.clone().leader_lost(requires_leader(request.metadata().as_ref()));
         let lost: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(lost);
         let alive = Alive { service: self.clone(), requests: request.into_inner(), lost };
         let answers = futures_util::stream::try_unfold(alive, Alive::next);

@@ -33,7 +33,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::Stream;
-use http::{Request, header};
+use http::{HeaderMap, Request, header};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::StdError;
 
@@ -163,6 +163,6 @@ impl Service {
 const ELECTIONS_WITHOUT_LEADER: u32 = 3;
 
 /// Tells whether a client requires a leader.
-fn requires_leader(metadata: &tonic::metadata::MetadataMap) -> bool {
-    metadata.get(REQUIRE_LEADER).is_some_and(|value| value == "true")
+fn requires_leader(headers: &HeaderMap) -> bool {
+    headers.get(REQUIRE_LEADER).is_some_and(|value| value == "true")
 }

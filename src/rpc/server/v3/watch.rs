@@ -39,7 +39,7 @@ impl Watch for Service {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let required = requires_leader(request.metadata());
+        let required = requires_leader(request.metadata().as_ref());
         let (answers, made) = mpsc::channel::<Made>(ANSWERS_AHEAD);
         let stream = Stream {
             service: self.clone(),
