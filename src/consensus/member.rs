@@ -651,23 +651,14 @@ impl Member {
     async fn sweep(&self, stop: CancellationToken) {
         let mut progress = self.progress();
         loop {
-            let dropped = async {
-                let dropped = progress.wait_for(|progress| progress.compacted != progress.swept);
-                dropped.await.is_ok()
-            };
-            let dropped = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                dropped = dropped => dropped,
-            };
-            if !dropped {
+            let dropped = progress.wait_for(|progress| progress.compacted != progress.swept);
+            if !matches!(stop.run_until_cancelled(dropped).await, Some(Ok(_))) {
                 return;
             }
             while self.inner.store.compact_step() {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(SWEEP_PAUSE) => {}
+                let paused = stop.run_until_cancelled(tokio::time::sleep(SWEEP_PAUSE)).await;
+                if paused.is_none() {
+                    return;
                 }
             }
         }

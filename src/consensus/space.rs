@@ -58,24 +58,15 @@ impl Space {
         let mut outgrown = Outgrown { quota_bytes, told_bytes: 0 };
         let mut progress = self.store.progress();
         loop {
-            let grown = async {
-                let grown = progress.wait_for(|progress| outgrown.by(progress.bytes));
-                grown.await.is_ok()
-            };
-            let grown = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                grown = grown => grown,
-            };
-            if !grown {
+            let grown = progress.wait_for(|progress| outgrown.by(progress.bytes));
+            if !matches!(stop.run_until_cancelled(grown).await, Some(Ok(_))) {
                 return;
             }
             while let Err(error) = self.raise(RAISE).await {
                 tracing::debug!(%error, "there is no space left, and the others could not be told");
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(RAISE_AGAIN) => {}
+                let paused = stop.run_until_cancelled(tokio::time::sleep(RAISE_AGAIN)).await;
+                if paused.is_none() {
+                    return;
                 }
             }
         }
