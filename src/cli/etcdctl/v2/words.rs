@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use http::Method;
 
-use crate::cli::etcdctl::args::{flag, value, verb};
+use crate::cli::etcdctl::args::{flag, root, value, verb};
 use crate::cli::etcdctl::v2::render::{Format, Show};
 use crate::cli::go_flags::duration;
 use crate::rpc::client::keys::Read;
@@ -139,17 +139,7 @@ fn new_value() -> Arg {
 
 /// Describes the whole command line of those who say `ETCDCTL_API=2`.
 pub(in crate::cli::etcdctl) fn command() -> Command {
-    Command::new("etcdctl")
-        .about("Read, write and watch the store's keys")
-        .disable_version_flag(true)
-        .version(VERSION)
-        .arg(
-            Arg::new("version")
-                .short('v')
-                .long("version")
-                .help("Print the version")
-                .action(ArgAction::Version),
-        )
+    root("version", VERSION)
         .arg(flag("debug", "Print each request as a curl command").global(true))
         .arg(
             value(
@@ -163,9 +153,6 @@ pub(in crate::cli::etcdctl) fn command() -> Command {
         )
         .arg(later("discovery-srv").short('D'))
         .args(flags_only_here())
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .allow_external_subcommands(true)
         .subcommands(verbs())
 }
 

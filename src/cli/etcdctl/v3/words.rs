@@ -1,8 +1,8 @@
 //! What may be typed after `etcdctl`.
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, Command};
 
-use crate::cli::etcdctl::args::{flag, value, verb};
+use crate::cli::etcdctl::args::{flag, root, value, verb};
 use crate::cli::etcdctl::v3::{Failed, cluster, keys, lease, perf, txn, watch};
 
 /// Which version of the store's API we are to clients, as `/version` says.
@@ -28,21 +28,8 @@ const LATER: &[&str] = &[
 
 /// Describes the command line, without what only the v2 API has.
 pub(in crate::cli::etcdctl) fn command() -> Command {
-    Command::new("etcdctl")
-        .about("Read, write and watch the store's keys")
-        .disable_version_flag(true)
-        .version(VERSION)
-        .arg(
-            Arg::new("print-version")
-                .short('v')
-                .long("version")
-                .help("Print the version")
-                .action(ArgAction::Version),
-        )
+    root("print-version", VERSION)
         .args(flags())
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .allow_external_subcommands(true)
         .subcommands(keys::verbs())
         .subcommand(txn::verb_txn())
         .subcommand(watch::verb_watch())

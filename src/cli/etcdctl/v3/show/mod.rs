@@ -145,15 +145,18 @@ impl Simple {
 
 /// Makes a header's JSON; nothing where there is none.
 fn header(header: Option<&ResponseHeader>) -> Option<Object> {
-    header.map(|header| head(Object::default(), header))
+    header.map(|header| {
+        Object::default()
+            .number("cluster_id", header.cluster_id)
+            .number("member_id", header.member_id)
+            .number("revision", header.revision)
+            .number("raft_term", header.raft_term)
+    })
 }
 
-/// Adds a header's fields.
-fn head(to: Object, header: &ResponseHeader) -> Object {
-    to.number("cluster_id", header.cluster_id)
-        .number("member_id", header.member_id)
-        .number("revision", header.revision)
-        .number("raft_term", header.raft_term)
+/// Begins the JSON of an answer with its header.
+fn headed(answered: Option<&ResponseHeader>) -> Object {
+    Object::default().object("header", header(answered))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use crate::cli::etcdctl::v3::go_text;
 use crate::cli::etcdctl::v3::show::json::{self, Object};
-use crate::cli::etcdctl::v3::show::{Answer, Fields, Simple, header};
+use crate::cli::etcdctl::v3::show::{Answer, Fields, Simple, headed};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 
 /// The head and the rows of a table.
@@ -52,10 +52,7 @@ impl Answer for pb::MemberListResponse {
                 .yes("isLearner", member.is_learner)
                 .end()
         };
-        Object::default()
-            .object("header", header(self.header.as_ref()))
-            .list("members", &self.members, member)
-            .end()
+        headed(self.header.as_ref()).list("members", &self.members, member).end()
     }
 
     fn message(&self) -> Option<Vec<u8>> {
@@ -92,10 +89,7 @@ impl Answer for pb::AlarmResponse {
                 .number("alarm", raised.alarm)
                 .end()
         };
-        Object::default()
-            .object("header", header(self.header.as_ref()))
-            .list("alarms", &self.alarms, alarm)
-            .end()
+        headed(self.header.as_ref()).list("alarms", &self.alarms, alarm).end()
     }
 
     fn message(&self) -> Option<Vec<u8>> {
@@ -150,8 +144,7 @@ impl Answer for Statuses {
 
     fn json(&self) -> String {
         json::list(&self.0, |(endpoint, status)| {
-            let said = Object::default()
-                .object("header", header(status.header.as_ref()))
+            let said = headed(status.header.as_ref())
                 .text("version", &status.version)
                 .number("dbSize", status.db_size)
                 .number("leader", status.leader)
@@ -208,8 +201,7 @@ impl Answer for Hashes {
 
     fn json(&self) -> String {
         json::list(&self.0, |(endpoint, hash)| {
-            let said = Object::default()
-                .object("header", header(hash.header.as_ref()))
+            let said = headed(hash.header.as_ref())
                 .number("hash", hash.hash)
                 .number("compact_revision", hash.compact_revision);
             Object::default().text_always("Endpoint", endpoint).object("HashKV", Some(said)).end()
@@ -308,7 +300,7 @@ impl Answer for Moved {
     }
 
     fn json(&self) -> String {
-        Object::default().object("header", header(self.answer.header.as_ref())).end()
+        headed(self.answer.header.as_ref()).end()
     }
 
     fn message(&self) -> Option<Vec<u8>> {

@@ -3,7 +3,7 @@
 use prost::Message as _;
 
 use crate::cli::etcdctl::v3::show::json::{self, Object};
-use crate::cli::etcdctl::v3::show::{Answer, Fields, Simple, header};
+use crate::cli::etcdctl::v3::show::{Answer, Fields, Simple, headed, header};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::response_op::Response;
 use crate::wire::etcd::v3::mvccpb::event::EventType;
@@ -36,8 +36,7 @@ impl Answer for pb::RangeResponse {
     }
 
     fn json(&self) -> String {
-        Object::default()
-            .object("header", header(self.header.as_ref()))
+        headed(self.header.as_ref())
             .list("kvs", &self.kvs, key_value_text)
             .yes("more", self.more)
             .number("count", self.count)
@@ -61,10 +60,7 @@ impl Answer for pb::PutResponse {
     }
 
     fn json(&self) -> String {
-        Object::default()
-            .object("header", header(self.header.as_ref()))
-            .object("prev_kv", self.prev_kv.as_ref().map(key_value))
-            .end()
+        headed(self.header.as_ref()).object("prev_kv", self.prev_kv.as_ref().map(key_value)).end()
     }
 
     fn message(&self) -> Option<Vec<u8>> {
@@ -85,8 +81,7 @@ impl Answer for pb::DeleteRangeResponse {
     }
 
     fn json(&self) -> String {
-        Object::default()
-            .object("header", header(self.header.as_ref()))
+        headed(self.header.as_ref())
             .number("deleted", self.deleted)
             .list("prev_kvs", &self.prev_kvs, key_value_text)
             .end()
@@ -125,8 +120,7 @@ impl Answer for pb::TxnResponse {
     }
 
     fn json(&self) -> String {
-        Object::default()
-            .object("header", header(self.header.as_ref()))
+        headed(self.header.as_ref())
             .yes("succeeded", self.succeeded)
             .list("responses", &self.responses, response)
             .end()

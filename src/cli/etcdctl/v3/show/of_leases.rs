@@ -3,12 +3,12 @@
 use prost::Message as _;
 
 use crate::cli::etcdctl::v3::show::json::{self, Object};
-use crate::cli::etcdctl::v3::show::{Answer, Fields, Simple, head, header};
+use crate::cli::etcdctl::v3::show::{Answer, Fields, Simple, headed, header};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 
 /// Begins JSON in which the header's fields stand beside the others.
-fn beside(header: Option<&pb::ResponseHeader>) -> Object {
-    header.map_or_else(Object::default, |header| head(Object::default(), header))
+fn beside(answered: Option<&pb::ResponseHeader>) -> Object {
+    header(answered).unwrap_or_default()
 }
 
 impl Answer for pb::LeaseGrantResponse {
@@ -54,7 +54,7 @@ impl Answer for Revoked {
     }
 
     fn json(&self) -> String {
-        Object::default().object("header", header(self.answer.header.as_ref())).end()
+        headed(self.answer.header.as_ref()).end()
     }
 
     fn message(&self) -> Option<Vec<u8>> {
