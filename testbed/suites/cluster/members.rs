@@ -151,13 +151,7 @@ fn a_leader_that_is_asked_to_stop_hands_over_at_once() {
 #[test]
 fn without_a_majority_a_write_is_refused_in_time_and_a_read_is_answered() {
     let site = super::site("minority");
-    let quick =
-        |member: Member| member.flag("heartbeat-interval", "50").flag("election-timeout", "500");
-    let mut members: Vec<_> = site.cluster(NAMES).unwrap().into_iter().map(quick).collect();
-    for member in &mut members {
-        member.start().unwrap();
-    }
-    members[0].healthy().unwrap();
+    let mut members = super::started_quick(&site, NAMES);
     members[0].set("/here", "1").unwrap();
     members[1].kill();
     members[2].kill();

@@ -367,15 +367,7 @@ fn leadership_is_moved_and_both_apis_answer_on_one_port() {
 #[test]
 fn without_a_majority_a_local_read_is_answered_and_all_else_is_refused_in_time() {
     let site = super::site("v3-minority");
-    let quick =
-        |member: Member| member.flag("heartbeat-interval", "50").flag("election-timeout", "500");
-    let mut members: Vec<_> = site.cluster(NAMES).unwrap().into_iter().map(quick).collect();
-    for member in &mut members {
-        member.start().unwrap();
-    }
-    for member in &mut members {
-        member.healthy().unwrap();
-    }
+    let mut members = super::started_quick(&site, NAMES);
     run(async { Client::new(members[0].client).put("here", "1").await.unwrap() }).unwrap();
     members[1].kill();
     members[2].kill();

@@ -9,8 +9,9 @@ use testbed::etcd_v3::{Client, run};
 use testbed::http::{Answer, Request};
 use testbed::wait;
 
+use super::golden::{Exchange, exchanges};
+
 const RECORDING: &str = include_str!("../../golden/etcd-v3.txt");
-const RECORDED_AT: &str = "$ curl http://127.0.0.1:12379";
 /// What is another in each cluster, or in each run.
 const ITS_OWN: &[&str] = &[
     "cluster_id",
@@ -62,21 +63,9 @@ fn every_answer_is_the_recorded_one() {
         if known { Ok(()) } else { Err(list.to_string()) }
     })
     .unwrap();
-    let mut lines = RECORDING.lines();
     let mut replayed = 0;
-    while let Some(line) = lines.next() {
-        let Some(typed) = line.strip_prefix(RECORDED_AT) else { continue };
-        let (path, body) = typed.split_once(" -d ").unwrap_or((typed, ""));
-        let mut recorded = String::new();
-        let status = loop {
-            let line = lines.next().expect("a status ends each recorded answer");
-            if let Some((rest, status)) = line.rsplit_once(" [") {
-                recorded += rest;
-                break status.trim_end_matches(']').parse::<u16>().unwrap();
-            }
-            recorded += line;
-            recorded.push('\n');
-        };
+    for Exchange { command: typed, status, body: recorded } in exchanges(RECORDING) {
+        let (path, body) = typed.split_once(" -d ").unwrap_or((&typed, ""));
         let answer = match body {
             "" => member.get(path).unwrap(),
             body => post(&member, path, body),
