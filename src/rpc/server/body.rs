@@ -14,24 +14,39 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
     /// It is too long.
-    #[error("http: request body too large; at most {REQUEST_BYTES_MAX} bytes")]
-    TooLarge,
+    #[error("http: request body too large; at most {bytes_max} bytes")]
+    TooLarge {
+        /// The most bytes it may have.
+        bytes_max: usize,
+    },
     /// It did not come in time.
-    #[error("the body did not come within {} seconds", DEADLINE.as_secs())]
-    Late,
+    #[error("the body did not come within {} seconds", deadline.as_secs())]
+    Late {
+        /// How long it could take.
+        deadline: Duration,
+    },
     /// The connection broke.
     #[error("{0}")]
     Broken(String),
 }
 
-/// Reads a body.
+/// Reads a body of the v2 API.
 pub(super) async fn read(body: Body) -> Result<Bytes, BodyError> {
-    let read = Limited::new(body, REQUEST_BYTES_MAX).collect();
-    match tokio::time::timeout(DEADLINE, read).await {
+    read_within(body, REQUEST_BYTES_MAX, DEADLINE).await
+}
+
+/// Reads a body of at most `bytes_max` bytes that comes within `deadline`.
+pub(super) async fn read_within(
+    body: Body,
+    bytes_max: usize,
+    deadline: Duration,
+) -> Result<Bytes, BodyError> {
+    let read = Limited::new(body, bytes_max).collect();
+    match tokio::time::timeout(deadline, read).await {
         Ok(Ok(read)) => Ok(read.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge { bytes_max }),
         Ok(Err(error)) => Err(BodyError::Broken(error.to_string())),
-        Err(_) => Err(BodyError::Late),
+        Err(_) => Err(BodyError::Late { deadline }),
     }
 }
 
@@ -42,10 +57,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_is_too_long_or_too_slow_is_not_waited_for() {
         let long = Body::from(vec![0; REQUEST_BYTES_MAX + 1]);
-        assert!(matches!(read(long).await, Err(BodyError::TooLarge)));
+        assert!(matches!(
+            read(long).await,
+            Err(BodyError::TooLarge { bytes_max: REQUEST_BYTES_MAX })
+        ));
         let stuck = futures_util::stream::pending::<Result<Bytes, std::convert::Infallible>>();
         let began = tokio::time::Instant::now();
-        assert!(matches!(read(Body::from_stream(stuck)).await, Err(BodyError::Late)));
+        assert!(matches!(
+            read(Body::from_stream(stuck)).await,
+            Err(BodyError::Late { deadline: DEADLINE })
+        ));
         assert_eq!(began.elapsed(), DEADLINE);
         assert_eq!(read(Body::from("value=1")).await.unwrap(), "value=1");
     }

@@ -15,13 +15,14 @@ use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::foundation::exit::chain;
 use crate::foundation::limits::GATEWAY_BYTES_MAX;
 use crate::rpc::server::answer::json_answer;
+use crate::rpc::server::body::{self, BodyError};
 use crate::rpc::server::v3::calls::Calls;
 use crate::rpc::server::v3::errors;
 use crate::rpc::server::v3::objects::Objects;
@@ -163,19 +164,14 @@ fn read(method: &Method, body: &[u8]) -> Result<Bytes, Status> {
 
 /// Reads the only message of a request; nothing is a message without fields.
 async fn one(method: &Method, body: Body) -> Result<Body, Status> {
-    let collected = Limited::new(body, GATEWAY_BYTES_MAX).collect();
-    let collected = tokio::time::timeout(BODY_DEADLINE, collected).await;
-    let collected =
-        collected.map_err(|_| Status::deadline_exceeded("the body did not come in time"))?;
-    let body =
-        collected.map_err(|error| match error.downcast::<http_body_util::LengthLimitError>() {
-            Ok(_) => {
-                let text = format!("the body is longer than {GATEWAY_BYTES_MAX} bytes");
-                Status::resource_exhausted(text)
-            }
-            Err(error) => Status::cancelled(error.to_string()),
-        })?;
-    let body = body.to_bytes();
+    let body = body::read_within(body, GATEWAY_BYTES_MAX, BODY_DEADLINE).await;
+    let body = body.map_err(|error| match error {
+        BodyError::Late { .. } => Status::deadline_exceeded("the body did not come in time"),
+        BodyError::TooLarge { bytes_max } => {
+            Status::resource_exhausted(format!("the body is longer than {bytes_max} bytes"))
+        }
+        BodyError::Broken(why) => Status::cancelled(why),
+    })?;
     let message: &[u8] = if body.trim_ascii().is_empty() { b"{}" } else { &body };
     read(method, message).map(Body::from)
 }
