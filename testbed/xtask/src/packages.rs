@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Image,
     /// A stock client of etcd.
     Etcdctl,
+    /// What installs the other clients of etcd.
+    Clients,
 }
 
 impl Need {
@@ -49,6 +51,11 @@ impl Need {
                 ("binutils", "/usr/bin/objcopy"),
             ],
             Self::Etcdctl => &[("etcd-client", "/usr/bin/etcdctl")],
+            Self::Clients => &[
+                ("python3-pip", "/usr/bin/pip3"),
+                ("nodejs", "/usr/bin/node"),
+                ("npm", "/usr/bin/npm"),
+            ],
         }
     }
 }
@@ -83,7 +90,7 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<(), Failure> {
 
 /// Says what cannot be done about a need by installing something.
 pub(crate) fn impossible(needs: &[Need]) -> Option<String> {
-    if needs.iter().all(|need| *need == Need::Etcdctl) {
+    if needs.iter().all(|need| matches!(need, Need::Etcdctl | Need::Clients)) {
         return None;
     }
     if !is_root() {

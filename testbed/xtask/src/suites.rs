@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::build::{self, Build};
+use crate::clients;
 use crate::packages::{self, Need};
 use crate::run::{Failure, Step, say};
 use crate::tour;
@@ -23,7 +24,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "cli", needs: &[], run: |cases| dev("cli", cases) },
     Suite { name: "tour", needs: &[], run: |_| tour::walk() },
     Suite { name: "sim", needs: &[], run: simulated },
-    Suite { name: "cluster", needs: &[Need::Etcdctl], run: |cases| dev("cluster", cases) },
+    Suite { name: "cluster", needs: &[Need::Etcdctl, Need::Clients], run: cluster },
     Suite { name: "netns", needs: &[Need::Network], run: |cases| dev("netns", cases) },
     Suite {
         name: "nodes",
@@ -145,6 +146,11 @@ fn unit(cases: &[&str]) -> Result<(), Failure> {
 fn dev(suite: &str, cases: &[&str]) -> Result<(), Failure> {
     Build::Dev.programs()?;
     nextest(&format!("--workspace --test {suite}"), cases, Build::Dev)
+}
+
+fn cluster(cases: &[&str]) -> Result<(), Failure> {
+    clients::install()?;
+    dev("cluster", cases)
 }
 
 fn simulated(cases: &[&str]) -> Result<(), Failure> {
