@@ -180,3 +180,62 @@ fn a_client_of_three_members_goes_on_when_one_is_killed() {
     let every: Vec<&Member> = members.iter().collect();
     assert_eq!(etcdctl(&every, &["get", "k"]).run(ANSWER).unwrap(), "k\n2\n");
 }
+
+#[test]
+fn leadership_is_moved_and_an_election_is_won() {
+    let site = super::site("stock-lead");
+    let members = super::started(&site, &["a", "b", "c"]);
+    let every: Vec<&Member> = members.iter().collect();
+    let ask = |words: &[&str]| etcdctl(&every, words).run(ANSWER * 2).unwrap();
+    let leads = || {
+        let status = ask(&["endpoint", "status"]);
+        let line = status.lines().find(|line| line.contains(", true, false, "));
+        line.and_then(|line| line.split(", ").nth(1)).map(str::to_owned).ok_or(status)
+    };
+    let leader = leads().unwrap();
+    let list = ask(&["member", "list"]);
+    let mut ids = list.lines().filter_map(|line| line.split(", ").next());
+    let other = ids.find(|id| *id != leader).unwrap();
+    let moved = ask(&["move-leader", other]);
+    assert_eq!(moved, format!("Leadership transferred from {leader} to {other}\n"));
+    wait::until("the other to lead", ANSWER, || {
+        let leader = leads()?;
+        if leader == other { Ok(()) } else { Err(leader) }
+    })
+    .unwrap();
+    let log = site.dir.join("elect.log");
+    let campaign = ["elect", "boss", "ours"];
+    let winner = etcdctl(&every, &campaign).start(Lifetime::Owned, &log).unwrap();
+    wait::until("the election to be won", ANSWER, || {
+        let printed = std::fs::read_to_string(&log).map_err(|error| error.to_string())?;
+        if printed.ends_with("\nours\n") { Ok(()) } else { Err(printed) }
+    })
+    .unwrap();
+    assert!(ask(&["get", "boss/", "--prefix"]).ends_with("\nours\n"));
+    // Asked to end, it resigns.
+    winner.terminate().unwrap();
+    wait::until("nobody to lead", ANSWER, || {
+        let left = ask(&["get", "boss/", "--prefix"]);
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_is_not_there_yet_is_said_to_be_unimplemented() {
+    let site = super::site("stock-later");
+    let member = super::alone(&site);
+    let file = site.dir.join("snapshot.db").display().to_string();
+    for words in [
+        &["user", "list"][..],
+        &["role", "add", "r"],
+        &["auth", "enable"],
+        &["member", "add", "new", "--peer-urls=http://127.0.0.1:1"],
+        &["member", "remove", "1"],
+        &["snapshot", "save", &file],
+    ] {
+        let outcome = etcdctl(&[&member], words).finish(ANSWER).unwrap();
+        assert!(!outcome.status.success(), "{words:?}: {}", outcome.stdout);
+        assert!(outcome.stderr.contains("code = Unimplemented"), "{words:?}: {}", outcome.stderr);
+    }
+}
