@@ -1,12 +1,13 @@
 //! A disk in memory that can lose power.
 //!
 //! At a crash each unsynced write is kept, lost or torn, one by one, so a later write can survive
-//! an earlier one; names that were not synced are kept or lost together.
+//! an earlier one; names that were not synced are kept or lost together. It can also fail: from
+//! some operation on, every change is refused until it is healed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,25 @@ struct Tree {
     locks: BTreeSet<PathBuf>,
 }
 
+/// How a disk fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskError {
+    /// Whatever changes something, and every sync, ends in an I/O error.
+    Broken,
+    /// Whatever needs room finds none.
+    Full,
+}
+
+/// Errors to come, or that are there.
+#[derive(Debug)]
+struct Failing {
+    error: DiskError,
+    /// Operations that still succeed.
+    left: u64,
+    /// Whether an operation was refused.
+    has_refused: bool,
+}
+
 /// A disk in memory. Clones are the same disk.
 #[derive(Debug, Clone)]
 pub struct MemoryDisk {
@@ -47,6 +67,9 @@ pub struct MemoryDisk {
     lost: Arc<AtomicU64>,
     /// Bytes that may still be written before the disk is full.
     room: Arc<AtomicU64>,
+    failing: Arc<Mutex<Option<Failing>>>,
+    /// Whether a sync was begun, and none has ended since.
+    syncing: Arc<AtomicBool>,
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,6 +103,8 @@ impl MemoryDisk {
             sync_ms_max: Arc::new(sync_ms_max.into()),
             lost: Arc::default(),
             room: Arc::new(u64::MAX.into()),
+            failing: Arc::default(),
+            syncing: Arc::default(),
         }
     }
 
@@ -93,6 +118,26 @@ impl MemoryDisk {
         self.room.store(bytes, Ordering::Relaxed);
     }
 
+    /// Fails from the operation after the next `operations` on, until it is healed.
+    pub fn fail_after(&self, operations: u64, error: DiskError) {
+        *guard(&self.failing) = Some(Failing { error, left: operations, has_refused: false });
+    }
+
+    /// Ends its errors, and those to come.
+    pub fn heal(&self) {
+        *guard(&self.failing) = None;
+    }
+
+    /// Tells whether it has refused an operation since it was healed last.
+    pub fn has_refused(&self) -> bool {
+        guard(&self.failing).as_ref().is_some_and(|failing| failing.has_refused)
+    }
+
+    /// Tells whether a sync was begun, and none has ended since.
+    pub fn is_syncing(&self) -> bool {
+        self.syncing.load(Ordering::Relaxed)
+    }
+
     /// Returns how many unsynced operations crashes have lost or torn.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
@@ -100,6 +145,7 @@ impl MemoryDisk {
 
     /// Loses power. Returns the number of operations that were not safe.
     pub fn crash(&self) -> usize {
+        self.syncing.store(false, Ordering::Relaxed);
         let tree = &mut *guard(&self.tree);
         tree.locks.clear();
         let names_survive = self.random.one_in(2);
@@ -127,6 +173,25 @@ impl MemoryDisk {
             platter.seen = platter.durable.clone();
         }
         unsafe_ops
+    }
+
+    /// Counts an operation, and refuses it if that is due.
+    fn admit(&self, needs_room: bool) -> io::Result<()> {
+        let mut failing = guard(&self.failing);
+        let Some(failing) =
+            failing.as_mut().filter(|one| needs_room || one.error == DiskError::Broken)
+        else {
+            return Ok(());
+        };
+        if failing.left > 0 {
+            failing.left -= 1;
+            return Ok(());
+        }
+        failing.has_refused = true;
+        Err(match failing.error {
+            DiskError::Broken => io::Error::other("the disk is broken"),
+            DiskError::Full => io::ErrorKind::StorageFull.into(),
+        })
     }
 
     fn take_room(&self, bytes: usize) -> io::Result<()> {
@@ -164,17 +229,21 @@ impl DiskFile for MemoryFile {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.disk.admit(true)?;
         self.disk.take_room(data.len())?;
         self.change(Op::Write(offset, data.to_vec()));
         Ok(())
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.disk.admit(true)?;
         self.change(Op::SetLen(bytes));
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.disk.syncing.store(false, Ordering::Relaxed);
+        self.disk.admit(false)?;
         let platter = &mut *guard(&self.platter);
         for op in std::mem::take(&mut platter.unsynced) {
             apply(&mut platter.durable, &op);
@@ -224,6 +293,7 @@ impl Disk for MemoryDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.admit(true)?;
         let mut tree = guard(&self.tree);
         let platter = tree.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         tree.files.insert(to.to_owned(), platter);
@@ -231,11 +301,13 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.admit(false)?;
         let gone = guard(&self.tree).files.remove(path);
         gone.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.admit(false)?;
         let tree = &mut *guard(&self.tree);
         let within = |path: &Path| path.parent() == Some(folder);
         tree.durable.retain(|path, _| !within(path));
@@ -252,6 +324,7 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_time(&self) -> Duration {
+        self.syncing.store(true, Ordering::Relaxed);
         let max = self.sync_ms_max.load(Ordering::Relaxed);
         Duration::from_millis(self.random.between(0, max))
     }
@@ -294,5 +367,36 @@ mod tests {
         let file = disk.open(Path::new("/d/f")).unwrap();
         let full = file.write_at(0, b"four").unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_disk_that_fails_refuses_every_change_until_it_is_healed() {
+        let disk = MemoryDisk::new(Random::seeded(1), 0);
+        disk.create_folder(Path::new("/d")).unwrap();
+        let file = disk.open(Path::new("/d/f")).unwrap();
+        disk.fail_after(1, DiskError::Broken);
+        file.write_at(0, b"one").unwrap();
+        assert!(!disk.has_refused());
+        assert!(file.sync().is_err() && file.write_at(3, b"two").is_err() && disk.has_refused());
+        disk.heal();
+        assert!(file.sync().is_ok() && !disk.has_refused());
+        assert_eq!(file.len().unwrap(), 3);
+        disk.fail_after(0, DiskError::Full);
+        assert!(file.sync().is_ok(), "a sync needs no room");
+        assert_eq!(file.write_at(0, b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_sync_is_in_progress_from_when_it_is_begun_until_it_ends_or_power_is_lost() {
+        let disk = MemoryDisk::new(Random::seeded(1), 0);
+        disk.create_folder(Path::new("/d")).unwrap();
+        let file = disk.open(Path::new("/d/f")).unwrap();
+        disk.sync_time();
+        assert!(disk.is_syncing());
+        file.sync().unwrap();
+        assert!(!disk.is_syncing());
+        disk.sync_time();
+        disk.crash();
+        assert!(!disk.is_syncing());
     }
 }

@@ -15,7 +15,7 @@ pub mod files;
 pub mod memory;
 
 pub use files::Files;
-pub use memory::MemoryDisk;
+pub use memory::{DiskError, MemoryDisk};
 
 /// One open file. Clones of the handle are the same file.
 pub trait DiskFile: fmt::Debug + Send + Sync {
