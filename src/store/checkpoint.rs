@@ -158,7 +158,8 @@ pub fn commit(disk: &dyn Disk, folder: &Path, index: u64) -> Result<(), Checkpoi
     work().map_err(failed)
 }
 
-/// Reads the newest checkpoint, if there is one, and tells which file it is.
+/// Reads the newest checkpoint, if there is one, and tells which file it is. What was read stays:
+/// whoever saved it may have ended before its name was safe, and the log may be shortened since.
 pub fn newest(
     disk: &dyn Disk,
     folder: &Path,
@@ -168,6 +169,7 @@ pub fn newest(
         move |source| CheckpointError::Disk { what: "read", path, source }
     };
     disk.create_folder(folder).map_err(failed(folder))?;
+    disk.sync_folder(folder).map_err(failed(folder))?;
     let Some(path) = saved(disk, folder).map_err(failed(folder))?.pop() else { return Ok(None) };
     let bytes = disk::read(disk, &path).map_err(failed(&path))?;
     Ok(Some((path, bytes)))
@@ -183,7 +185,7 @@ fn saved(disk: &dyn Disk, folder: &Path) -> io::Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
     use crate::foundation::random::Random;
-    use crate::platform::disk::MemoryDisk;
+    use crate::platform::disk::{DiskError, MemoryDisk};
     use crate::store::keys_v3::Change;
     use crate::store::{Batch, Command};
 
@@ -209,6 +211,24 @@ mod tests {
             let index = if committed { 2 } else { 1 };
             assert_eq!(found, checkpoint(index), "seed {seed}");
             assert_eq!(path, folder.join(format!("{index:016x}.ckpt")), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn what_was_read_is_there_after_a_crash_however_saving_it_ended() {
+        let folder = Path::new("/member/checkpoint");
+        for (seed, operations) in (0..8).flat_map(|seed| (0..6).map(move |count| (seed, count))) {
+            let disk = MemoryDisk::new(Random::seeded(seed), 0);
+            prepare(&disk, folder, &checkpoint(1).encode()).unwrap();
+            commit(&disk, folder, 1).unwrap();
+            prepare(&disk, folder, &checkpoint(2).encode()).unwrap();
+            disk.fail_after(operations, DiskError::Broken);
+            let saved = commit(&disk, folder, 2).is_ok();
+            disk.heal();
+            let read = newest(&disk, folder).unwrap();
+            disk.crash();
+            let left = newest(&disk, folder).unwrap();
+            assert_eq!(left, read, "seed {seed}, {operations} operations, saved: {saved}");
         }
     }
 

@@ -167,6 +167,8 @@ impl Wal {
             move |source| WalError::Disk { what, path, source }
         };
         disk.create_folder(folder).map_err(at("create", folder))?;
+        // Whoever made them may have ended before their names were safe.
+        disk.sync_folder(folder).map_err(at("sync", folder))?;
         let names = disk.list(folder).map_err(at("list", folder))?;
         let (mut segments, spares) = sort_names(&names);
         let mut bodies = Vec::new();
@@ -302,8 +304,10 @@ impl Wal {
         Ok(())
     }
 
-    /// Goes on in a new segment after one that was found closed.
+    /// Goes on in a new segment after one that was found closed: by a program whose sync may have
+    /// failed, or that ended before it.
     fn rotate_closed(&mut self) -> Result<(), WalError> {
+        self.file.sync().map_err(self.at("sync"))?;
         self.next_segment(0)
     }
 

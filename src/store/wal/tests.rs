@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::foundation::random::Random;
-use crate::platform::disk::{Disk as _, MemoryDisk};
+use crate::platform::disk::{Disk as _, DiskError, MemoryDisk};
 use crate::store::wal::{Options, Record, Sizes, Wal, WalError};
 
 const FOLDER: &str = "/member/wal";
@@ -156,5 +156,33 @@ proptest! {
             drop(wal);
             disk.crash();
         }
+    }
+}
+
+#[test]
+fn what_was_found_after_the_disk_failed_outlives_the_next_crash() {
+    for (seed, operations) in (0..4).flat_map(|seed| (0..60).map(move |count| (seed, count))) {
+        let disk = disk(seed);
+        let (mut wal, _) = open(&disk).unwrap();
+        write(&mut wal, &words(0..3));
+        wal.sync().unwrap();
+        disk.fail_after(operations, DiskError::Broken);
+        let mut refused = false;
+        for word in words(3..90) {
+            let record = Record { last_index: index(word.as_bytes()), body: word.into_bytes() };
+            let written = wal.write(&[record], b"state");
+            refused = written.and_then(|()| wal.sync()).is_err();
+            if refused {
+                break;
+            }
+        }
+        assert!(refused);
+        drop(wal);
+        disk.heal();
+        let (wal, found) = open(&disk).unwrap();
+        drop(wal);
+        disk.crash();
+        let (_wal, left) = open(&disk).unwrap();
+        assert_eq!(left, found, "seed {seed}, {operations} operations");
     }
 }
