@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -41,10 +42,16 @@ pub enum WriterKind {
     Task,
 }
 
+/// Entries behind the last one that are kept ready to be read; older ones are decoded when asked for.
+const READY: u64 = 64;
+
+/// A record, with its entry as `E`: whole, or as [`Kept`].
+///
+/// The bytes of a record with an [`Entry`] begin with those of the same record with its [`LogId`].
 #[derive(Debug, Serialize, Deserialize)]
-enum Record {
+enum Record<E = Entry> {
     Vote(Vote),
-    Entry(Entry),
+    Entry(E),
     /// Entries after this one are gone.
     Truncate(Option<LogId>),
     /// Entries up to this one are in a checkpoint.
@@ -62,21 +69,66 @@ struct State {
     committed: Option<LogId>,
 }
 
+impl<E> Record<E> {
+    fn with<T>(self, entry: impl FnOnce(E) -> T) -> Record<T> {
+        match self {
+            Self::Vote(vote) => Record::Vote(vote),
+            Self::Entry(kept) => Record::Entry(entry(kept)),
+            Self::Truncate(last) => Record::Truncate(last),
+            Self::Purge(upto) => Record::Purge(upto),
+            Self::Committed(committed) => Record::Committed(committed),
+            Self::State(state) => Record::State(state),
+        }
+    }
+}
+
+/// An entry as the log has it in memory.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Its place.
+    pub id: LogId,
+    /// The bytes of its record.
+    pub body: Bytes,
+    /// Itself, while it is one of the last.
+    ready: Option<Entry>,
+}
+
+impl Kept {
+    /// Returns it decoded. What was written always decodes; an error is a bug.
+    pub fn entry(self) -> io::Result<Entry> {
+        if let Some(entry) = self.ready {
+            return Ok(entry);
+        }
+        let record = postcard::from_bytes(&self.body).map_err(io::Error::other)?;
+        let Record::Entry(entry) = record else {
+            return Err(io::Error::other("what was kept as an entry is another record"));
+        };
+        Ok(entry)
+    }
+}
+
 /// The image of the log in memory; entries are readable here before they are synced.
 #[derive(Debug, Default)]
 pub struct View {
     /// Entries by their index.
-    pub entries: BTreeMap<u64, Entry>,
+    pub entries: BTreeMap<u64, Kept>,
     /// Counts the changes of `entries`.
     pub version: u64,
     state: State,
 }
 
 impl View {
-    fn apply(&mut self, record: Record) {
+    fn apply(&mut self, record: Record<Kept>) {
         match record {
             Record::Vote(vote) => self.state.vote = Some(vote),
-            Record::Entry(entry) => drop(self.entries.insert(entry.index(), entry)),
+            Record::Entry(kept) => {
+                let index = kept.id.index;
+                self.entries.insert(index, kept);
+                let old = index.checked_sub(READY).and_then(|old| self.entries.get_mut(&old));
+                if let Some(old) = old {
+                    old.ready = None;
+                }
+            }
             Record::Truncate(last) => {
                 self.entries.split_off(&last.map_or(0, |id| id.index + 1));
             }
@@ -91,18 +143,23 @@ impl View {
     }
 
     fn last(&self) -> Option<LogId> {
-        self.entries.last_key_value().map(|(_, entry)| entry.log_id()).or(self.state.purged)
+        self.entries.last_key_value().map(|(_, kept)| kept.id).or(self.state.purged)
     }
 }
 
-fn encode(record: &Record) -> Vec<u8> {
-    postcard::to_stdvec(record).expect("plain data always encodes")
+fn encode(record: &Record) -> Bytes {
+    postcard::to_stdvec(record).expect("plain data always encodes").into()
+}
+
+/// Reads a record, but of an entry only its place.
+fn head(body: &[u8]) -> Result<Record<LogId>, postcard::Error> {
+    postcard::take_from_bytes(body).map(|(head, _)| head)
 }
 
 /// Tells which log index a record's bytes carry.
 fn index_of(body: &[u8]) -> Option<u64> {
-    match postcard::from_bytes(body) {
-        Ok(Record::Entry(entry)) => Some(entry.index()),
+    match head(body) {
+        Ok(Record::Entry(id)) => Some(id.index),
         _ => None,
     }
 }
@@ -268,17 +325,17 @@ impl LogStore {
         // What the newest checkpoint does not cover counts towards the next one.
         let mut bytes = 0;
         for body in bodies {
-            let record = postcard::from_bytes(&body).map_err(|source| WalError::Disk {
+            let record = head(&body).map_err(|source| WalError::Disk {
                 what: "understand a record of",
                 path: folder.to_owned(),
                 source: io::Error::other(source),
             })?;
-            if let Record::Entry(entry) = &record
-                && entry.index() > options.covered
+            if let Record::Entry(id) = &record
+                && id.index > options.covered
             {
                 bytes += body.len() as u64;
             }
-            view.apply(record);
+            view.apply(record.with(|id| Kept { id, body, ready: None }));
         }
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let state = view.state.clone();
@@ -315,6 +372,17 @@ impl LogStore {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Returns the last index behind which the entries take at least `bytes`; 0 if none is.
+    pub fn index_before_last(&self, bytes: usize) -> u64 {
+        let view = self.view();
+        let mut passed = 0;
+        let reached = view.entries.iter().rev().find(|(_, kept)| {
+            passed += kept.body.len();
+            passed >= bytes
+        });
+        reached.map_or(0, |(index, _)| index.saturating_sub(1))
+    }
+
     /// Starts to count bytes anew.
     pub fn reset_bytes_written(&self) {
         self.bytes.store(0, Ordering::Relaxed);
@@ -337,8 +405,10 @@ impl LogStore {
         };
         let purge = records.iter().find_map(purged);
         let mut view = self.view();
-        for record in records {
-            view.apply(record);
+        for (record, wal::Record { body, .. }) in records.into_iter().zip(&encoded) {
+            let kept =
+                |entry: Entry| Kept { id: entry.log_id(), body: body.clone(), ready: Some(entry) };
+            view.apply(record.with(kept));
         }
         place.send(Job { records: encoded, state: view.state.clone(), purge, waiting });
         Ok(())
@@ -356,9 +426,12 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(&index) => index + 1,
             Bound::Unbounded => 0,
         };
-        let view = self.view();
-        let wanted = view.entries.range(start..).take_while(|(index, _)| range.contains(index));
-        Ok(wanted.map(|(_, entry)| entry.clone()).collect())
+        let wanted: Vec<_> = {
+            let view = self.view();
+            let wanted = view.entries.range(start..).take_while(|(index, _)| range.contains(index));
+            wanted.map(|(_, kept)| kept.clone()).collect()
+        };
+        wanted.into_iter().map(Kept::entry).collect()
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -426,6 +499,7 @@ mod tests {
     use crate::foundation::clock::Timestamp;
     use crate::foundation::random::Random;
     use crate::platform::disk::MemoryDisk;
+    use crate::store::Batch;
 
     const SIZES: Sizes = Sizes { first_bytes: 512, segment_bytes: 512 };
 
@@ -455,6 +529,48 @@ mod tests {
 
     fn entry(index: u64) -> Record {
         Record::Entry(Entry::new_blank(id(index)))
+    }
+
+    #[test]
+    fn the_head_of_an_entry_is_read_without_the_rest() {
+        let body = encode(&entry(70_000));
+        assert!(matches!(head(&body), Ok(Record::Entry(found)) if found == id(70_000)));
+        assert_eq!(index_of(&body), Some(70_000));
+        assert_eq!(index_of(&encode(&Record::Truncate(Some(id(3))))), None);
+        assert!(head(&body[..2]).is_err(), "half a place is none");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_read_the_same_when_they_are_new_when_they_are_old_and_after_a_restart() {
+        let disk = MemoryDisk::new(Random::seeded(1), 0);
+        let (mut store, tasks) = open(&disk);
+        let last = READY * 2;
+        let made = |index| Entry::new_normal(id(index), Batch::default());
+        for index in 1..=last {
+            write(&store, Record::Entry(made(index))).await.unwrap();
+        }
+        assert!(store.view().entries[&last].ready.is_some());
+        assert!(store.view().entries[&1].ready.is_none());
+        let wanted: Vec<_> = (1..=last).map(made).collect();
+        assert_eq!(store.try_get_log_entries(1..=last).await.unwrap(), wanted);
+        drop((store, tasks));
+        let (mut store, _tasks) = open(&disk);
+        assert_eq!(store.try_get_log_entries(1..=last).await.unwrap(), wanted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_entries_are_found_by_what_they_take() {
+        let disk = MemoryDisk::new(Random::seeded(1), 0);
+        let (store, _tasks) = open(&disk);
+        assert_eq!(store.index_before_last(1), 0, "nothing is there");
+        for index in 1..=9 {
+            write(&store, entry(index)).await.unwrap();
+        }
+        let one = store.view().entries[&1].body.len();
+        assert_eq!(store.index_before_last(one), 8);
+        assert_eq!(store.index_before_last(one + 1), 7);
+        assert_eq!(store.index_before_last(one * 9), 0);
+        assert_eq!(store.index_before_last(one * 100), 0, "there is less");
     }
 
     #[tokio::test(start_paused = true)]

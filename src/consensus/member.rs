@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use openraft::errors::RaftError;
+use openraft::errors::{Fatal, RaftError};
 use openraft::{Config, Instant as _, ServerState, SnapshotPolicy};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::{oneshot, watch};
@@ -41,6 +41,10 @@ use crate::store::{Command, Outcome};
 pub const CHECKPOINT_LOG_BYTES: u64 = 64 << 20;
 /// Entries kept behind a checkpoint, so that a follower that was away shortly needs no checkpoint.
 const ENTRIES_KEPT: u64 = 5_000;
+/// Bytes of entries kept behind a checkpoint, if that is less.
+const BYTES_KEPT: usize = 16 << 20;
+/// How long to wait for a checkpoint before the log is shortened with the next one.
+const CHECKPOINT_TAKES: Duration = Duration::from_mins(5);
 /// Most entries in one message to a follower.
 const ENTRIES_A_MESSAGE: u64 = 300;
 /// How long a forwarded proposal may take at the leader.
@@ -681,14 +685,32 @@ impl Member {
                 continue;
             }
             self.inner.log.reset_bytes_written();
-            if let Err(error) = self.inner.raft.trigger().snapshot().await {
-                tracing::warn!(%error, "no checkpoint was made");
+            match stop.run_until_cancelled(self.inner.make_checkpoint()).await {
+                None => return,
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::warn!(%error, "no checkpoint was made"),
             }
         }
     }
 }
 
 impl Inner {
+    /// Makes a checkpoint, and then shortens the log to what may be kept behind it.
+    async fn make_checkpoint(&self) -> Result<(), Fatal<TypeConfig>> {
+        use openraft::async_runtime::watch::WatchReceiver as _;
+
+        let before = self.raft.metrics().borrow_watched().snapshot;
+        self.raft.trigger().snapshot().await?;
+        let wait = self.raft.wait(Some(CHECKPOINT_TAKES));
+        // What goes wrong here is told by whoever makes it; the next one shortens the log.
+        let made = wait.metrics(|metrics| metrics.snapshot > before, "a checkpoint").await;
+        let upto = self.log.index_before_last(BYTES_KEPT);
+        if made.is_ok() && upto > 0 {
+            self.raft.trigger().purge_log(upto).await?;
+        }
+        Ok(())
+    }
+
     /// Makes another member lead, the one whose log is the longest, and waits until it does.
     async fn hand_over(&self) {
         use openraft::async_runtime::watch::WatchReceiver as _;

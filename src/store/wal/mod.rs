@@ -21,6 +21,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::platform::disk::{Disk, DiskFile};
 use crate::store::wal::frame::{HEAD_BYTES, Scan, scan};
 
@@ -102,7 +104,7 @@ impl Default for Sizes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Its bytes, not empty.
-    pub body: Vec<u8>,
+    pub body: Bytes,
     /// The highest log index it carries, if it carries any: decides when its segment can go.
     pub last_index: Option<u64>,
 }
@@ -161,7 +163,7 @@ impl Wal {
         folder: &Path,
         options: Options,
         last_index: impl Fn(&[u8]) -> Option<u64>,
-    ) -> Result<(Self, Vec<Vec<u8>>), WalError> {
+    ) -> Result<(Self, Vec<Bytes>), WalError> {
         let at = |what, path: &Path| {
             let path = path.to_owned();
             move |source| WalError::Disk { what, path, source }
@@ -388,7 +390,7 @@ fn read_segment(
     disk: &dyn Disk,
     segment: &mut Segment,
     must_be_closed: bool,
-    bodies: &mut Vec<Vec<u8>>,
+    bodies: &mut Vec<Bytes>,
     last_index: impl Fn(&[u8]) -> Option<u64>,
 ) -> Result<Option<Opened>, WalError> {
     let path = segment.path.clone();
@@ -408,7 +410,7 @@ fn read_segment(
     }
     let scanned = scan(&image, segment.number, |body| {
         segment.last_index = segment.last_index.max(last_index(body));
-        bodies.push(body.to_vec());
+        bodies.push(Bytes::copy_from_slice(body));
     });
     if scanned.damaged || (must_be_closed && !scanned.closed) {
         return Err(corrupt(scanned.end));

@@ -19,7 +19,7 @@ fn disk(seed: u64) -> Arc<MemoryDisk> {
 fn open(disk: &Arc<MemoryDisk>) -> Result<(Wal, Vec<String>), WalError> {
     let options = Options { sizes: SMALL, keep_torn_tail: false };
     let (wal, bodies) = Wal::open(disk.clone(), Path::new(FOLDER), options, index)?;
-    let words = bodies.into_iter().map(|body| String::from_utf8(body).unwrap());
+    let words = bodies.into_iter().map(|body| String::from_utf8(body.into()).unwrap());
     Ok((wal, words.filter(|word| word != "state").collect()))
 }
 
@@ -29,10 +29,8 @@ fn index(body: &[u8]) -> Option<u64> {
 }
 
 fn write(wal: &mut Wal, words: &[String]) {
-    let record = |word: &String| Record {
-        body: word.clone().into_bytes(),
-        last_index: index(word.as_bytes()),
-    };
+    let record =
+        |word: &String| Record { body: word.clone().into(), last_index: index(word.as_bytes()) };
     wal.write(&words.iter().map(record).collect::<Vec<_>>(), b"state").unwrap();
 }
 
@@ -120,7 +118,7 @@ fn a_full_disk_is_an_error_and_what_was_safe_stays() {
     write(&mut wal, &words(0..3));
     wal.sync().unwrap();
     disk.set_room(10);
-    let record = Record { body: vec![b'y'; 100], last_index: None };
+    let record = Record { body: vec![b'y'; 100].into(), last_index: None };
     let full = wal.write(&[record], b"state").unwrap_err();
     assert_eq!(full.to_string(), "cannot write the log at `/member/wal/0000000000000001.wal`");
     disk.set_room(u64::MAX);
@@ -169,7 +167,7 @@ fn what_was_found_after_the_disk_failed_outlives_the_next_crash() {
         disk.fail_after(operations, DiskError::Broken);
         let mut refused = false;
         for word in words(3..90) {
-            let record = Record { last_index: index(word.as_bytes()), body: word.into_bytes() };
+            let record = Record { last_index: index(word.as_bytes()), body: word.into() };
             let written = wal.write(&[record], b"state");
             refused = written.and_then(|()| wal.sync()).is_err();
             if refused {

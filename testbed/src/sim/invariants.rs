@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use corebox::consensus::Member;
-use corebox::consensus::types::{Entry, LogId};
+use corebox::consensus::log_store::Kept;
+use corebox::consensus::types::LogId;
 use corebox::foundation::clock::Timestamp;
 use corebox::store::tree_v2::Depth;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -83,7 +84,7 @@ impl Invariants {
     fn check_log(
         &mut self,
         number: u64,
-        entries: &BTreeMap<u64, Entry>,
+        entries: &BTreeMap<u64, Kept>,
         version: u64,
     ) -> Result<(), String> {
         let seen = self.seen.entry(number).or_default();
@@ -99,7 +100,7 @@ impl Invariants {
                 break;
             }
             let before = index.checked_sub(1).and_then(|at| entries.get(&at)).map(self::term);
-            let hash = fold(FOLD, format!("{:?}", entry.payload).as_bytes());
+            let hash = fold(FOLD, &entry.body);
             let known = self.entries.entry((index, term)).or_insert((hash, before));
             known.1 = known.1.or(before);
             if known.0 != hash || (before.is_some() && known.1 != before) {
@@ -160,6 +161,6 @@ impl Invariants {
     }
 }
 
-fn term(entry: &Entry) -> u64 {
-    entry.log_id.leader_id.term
+const fn term(entry: &Kept) -> u64 {
+    entry.id.leader_id.term
 }
