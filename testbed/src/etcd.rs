@@ -1,12 +1,14 @@
 //! Members of a store as processes on loopback.
 //!
-//! Each test process has an address of its own there, made from its process id, so that nobody
-//! takes the ports of a member that is down for a while.
+//! Each test process has an address of its own there, made from its process id, and gives each port
+//! of it only once, so that nobody takes the ports of a member that is not started yet, or is down
+//! for a while.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -20,6 +22,11 @@ use crate::wait;
 pub const ANSWER: Duration = Duration::from_secs(10);
 /// How long a member may take to serve, on a loaded machine.
 pub const START: Duration = Duration::from_secs(20);
+
+/// The next port to give. The kernel hands out those from 32768 on by itself.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(20_000);
+/// How many ports are tried before a machine without a free one is told of.
+const PORTS_TRIED: usize = 1000;
 
 /// A folder and an address for one test.
 #[derive(Debug)]
@@ -43,18 +50,17 @@ impl Site {
         Ok(Self { dir, host })
     }
 
-    /// Finds `count` free ports.
+    /// Finds `count` free ports that this process has given to nobody yet.
     pub fn ports(&self, count: usize) -> Result<Vec<SocketAddrV4>, LabError> {
-        let bind = |_| TcpListener::bind((self.host, 0));
-        let taken = |source| LabError::Ask { whom: format!("{} for a port", self.host), source };
-        // All are held until the last is there, so that they differ.
-        let held = (0..count).map(bind).collect::<Result<Vec<_>, _>>().map_err(taken)?;
-        let mut ports = Vec::new();
-        for listener in &held {
-            let port = listener.local_addr().map_err(taken)?.port();
-            ports.push(SocketAddrV4::new(self.host, port));
+        let free = |at: &SocketAddrV4| TcpListener::bind(at).is_ok();
+        let next = || SocketAddrV4::new(self.host, NEXT_PORT.fetch_add(1, Ordering::Relaxed));
+        let found: Vec<_> =
+            std::iter::repeat_with(next).take(PORTS_TRIED).filter(free).take(count).collect();
+        if found.len() < count {
+            let why = format!("no {count} ports of {PORTS_TRIED} are free on {}", self.host);
+            return Err(LabError::Missing(why));
         }
-        Ok(ports)
+        Ok(found)
     }
 
     /// Makes members that begin as one cluster; none is started.
@@ -290,5 +296,16 @@ mod tests {
         let log =
             "2026-01-01T00:00:00Z  INFO stopping\n2026-01-01T00:00:00Z ERROR etcd: no\netcd: `x`\n";
         assert_eq!(sentences(log), ["no", "`x`"]);
+    }
+
+    #[test]
+    fn no_port_is_given_twice() {
+        let site = Site { dir: PathBuf::new(), host: Ipv4Addr::LOCALHOST };
+        let one = site.ports(3).unwrap();
+        let held = TcpListener::bind(SocketAddrV4::new(site.host, one[2].port() + 1));
+        let more = site.ports(3).unwrap();
+        let all: std::collections::BTreeSet<_> = one.iter().chain(&more).collect();
+        assert_eq!(all.len(), 6);
+        drop(held);
     }
 }
