@@ -18,14 +18,14 @@ use crate::consensus::leases::{self, LeaseAsk, LeaseError};
 use crate::consensus::log_store::{LogOptions, LogStore, WriterKind};
 use crate::consensus::mistakes::{Mistake, Mistakes};
 use crate::consensus::network::{
-    Caller, Hello, IDLE, MAGIC, Remotes, Reply, Request, SIGN, Stranger, Welcome, receive,
-    receive_counted, send,
+    Caller, IDLE, MAGIC, Remotes, Reply, Request, SIGN, Stranger, Welcome, receive_counted,
+    receive_hello, send,
 };
 use crate::consensus::proposer::{self, ProposeError, Proposer};
 use crate::consensus::reader::{self, ReadError, Reader};
 use crate::consensus::space::Space;
 use crate::consensus::state_machine::{Progress, StateMachine};
-use crate::consensus::types::{Raft, Runtime, Snapshot, TypeConfig};
+use crate::consensus::types::{Raft, Runtime, Snapshot, TypeConfig, Vote};
 use crate::foundation::clock::{Clock, Timestamp};
 use crate::foundation::limits::QUOTA_BYTES;
 use crate::foundation::random::Random;
@@ -519,7 +519,7 @@ impl Member {
 
     async fn converse(&self, mut io: Box<dyn Io>) -> io::Result<()> {
         let io = &mut *io;
-        let hello: Hello = receive(io, IDLE).await?;
+        let hello = receive_hello(io).await?;
         let own = self.inner.caller.cluster;
         if hello.cluster != own {
             tracing::warn!(
@@ -547,6 +547,17 @@ impl Member {
         }
     }
 
+    /// Takes over the leader's state.
+    async fn install(&self, vote: Vote, snapshot: Snapshot) -> Result<Reply, String> {
+        let installed = self.inner.raft.install_full_snapshot(vote, snapshot).await;
+        let response = installed.map_err(|error| error.to_string())?;
+        // Where this member has agreed entries as far as the snapshot's, the library takes nothing
+        // over and answers at once, though they may not be safe here yet. To the leader the answer
+        // says that they are, and it would never send again what a loss of power took.
+        self.inner.log.settle().await.map_err(|error| error.to_string())?;
+        Ok(Reply::Snapshot(response))
+    }
+
     async fn handle(&self, request: Request) -> Reply {
         let raft = &self.inner.raft;
         let result = match request {
@@ -561,8 +572,7 @@ impl Member {
             }
             Request::Snapshot { vote, meta, data } => {
                 let snapshot = Snapshot { meta, snapshot: data };
-                let installed = raft.install_full_snapshot(vote, snapshot).await;
-                installed.map(Reply::Snapshot).map_err(|error| error.to_string())
+                self.install(vote, snapshot).await
             }
             Request::TransferLeader(request) => {
                 let handled = raft.handle_transfer_leader(request).await;

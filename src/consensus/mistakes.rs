@@ -18,17 +18,20 @@ pub enum Mistake {
     KeepTornTail,
     /// A restarted leader goes on leading without an election (openraft's default).
     RestoreLeader,
+    /// What could not be written or synced counts as stored.
+    IgnoreDiskErrors,
 }
 
 impl Mistake {
     /// All of them, by the names of `cargo xtask sim --break`.
-    pub const ALL: [(&str, Self); 6] = [
+    pub const ALL: [(&str, Self); 7] = [
         ("ack-before-sync", Self::AckBeforeSync),
         ("read-anywhere", Self::ReadAnywhere),
         ("read-local", Self::ReadLocal),
         ("forget-vote", Self::ForgetVote),
         ("keep-torn-tail", Self::KeepTornTail),
         ("restore-leader", Self::RestoreLeader),
+        ("ignore-disk-errors", Self::IgnoreDiskErrors),
     ];
 }
 

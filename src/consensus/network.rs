@@ -56,6 +56,9 @@ pub const SIGN: Duration = Duration::from_millis(500);
 /// 350 kB/s is no line between members.
 const PART_BYTES: usize = 1 << 20;
 
+/// Longest [`Hello`], in bytes: two numbers.
+const HELLO_BYTES_MAX: usize = 20;
+
 /// The first frame of a connection: who calls.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hello {
@@ -160,8 +163,21 @@ pub async fn receive_counted<T: DeserializeOwned>(
     io: &mut dyn Io,
     idle: Duration,
 ) -> io::Result<(T, usize)> {
+    receive_within(io, idle, PEER_FRAME_BYTES_MAX).await
+}
+
+/// Reads the first frame of a connection: nobody knows yet who sends it.
+pub async fn receive_hello(io: &mut dyn Io) -> io::Result<Hello> {
+    receive_within(io, IDLE, HELLO_BYTES_MAX).await.map(|(hello, _)| hello)
+}
+
+async fn receive_within<T: DeserializeOwned>(
+    io: &mut dyn Io,
+    idle: Duration,
+    bytes_max: usize,
+) -> io::Result<(T, usize)> {
     let length = heard(io.read_u32_le(), idle).await? as usize;
-    if length > PEER_FRAME_BYTES_MAX {
+    if length > bytes_max {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
     }
     // Memory grows with what arrives, not with what was announced.
@@ -390,6 +406,17 @@ mod tests {
     /// Time between two signs that is just shorter than the silence that ends a call.
     const OFTEN_ENOUGH: Duration = Duration::from_millis(2_900);
 
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_greeted_at_length() {
+        let (mut here, mut there) = tokio::io::duplex(1 << 10);
+        let longest = Hello { cluster: u64::MAX, from: u64::MAX };
+        send(&mut here, &longest).await.unwrap();
+        assert_eq!(receive_hello(&mut there).await.unwrap().cluster, u64::MAX);
+        here.write_u32_le(21).await.unwrap();
+        let refused = receive_hello(&mut there).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+    }
+
     /// Calls a member that says so often that it works, and then answers, or not.
     async fn called(signs: usize, answers: bool) -> (io::Result<Reply>, Duration) {
         let net = MemoryNet::default();
@@ -399,7 +426,7 @@ mod tests {
             let (mut io, _) = incoming.accept().await.unwrap();
             let mut magic = [0; 4];
             io.read_exact(&mut magic).await.unwrap();
-            let _: Hello = receive(&mut *io, IDLE).await.unwrap();
+            receive_hello(&mut *io).await.unwrap();
             send(&mut *io, &Welcome::Ok).await.unwrap();
             let asked: Request = receive(&mut *io, IDLE).await.unwrap();
             assert!(matches!(asked, Request::ReadIndex));
