@@ -64,7 +64,8 @@ impl Interest {
         if changed == self.path {
             return true;
         }
-        let gone = matches!(event.action, Action::Delete | Action::Expire);
+        let gone = matches!(event.action, Action::Delete | Action::Expire)
+            && event.prev.as_ref().is_some_and(|prev| prev.dir);
         if gone && below(&self.path, changed).is_some() {
             return true;
         }
@@ -94,6 +95,12 @@ mod tests {
         Interest { path: path.into(), recursive }.concerns(&event(action, key, 1))
     }
 
+    fn told_of_a_folder(action: Action, path: &str, recursive: bool) -> bool {
+        let node = NodeView { key: "/a".into(), dir: true, ..NodeView::default() };
+        let event = Event { action, prev: Some(node.clone()), node, refresh: false };
+        Interest { path: path.into(), recursive }.concerns(&event)
+    }
+
     #[test]
     fn a_watcher_is_told_of_its_path_and_of_what_is_below_if_it_asked() {
         assert!(told(Action::Set, "/a", "/a", false));
@@ -113,9 +120,16 @@ mod tests {
 
     #[test]
     fn a_removed_directory_is_told_to_those_below() {
-        assert!(told(Action::Delete, "/a", "/a/b/c", false));
-        assert!(told(Action::Expire, "/a", "/a/b", true));
-        assert!(!told(Action::Set, "/a", "/a/b", false));
+        assert!(told_of_a_folder(Action::Delete, "/a/b/c", false));
+        assert!(told_of_a_folder(Action::Expire, "/a/b", true));
+        assert!(!told_of_a_folder(Action::Set, "/a/b", false));
+    }
+
+    #[test]
+    fn a_removed_value_is_told_to_nobody_below() {
+        assert!(!told(Action::Delete, "/a", "/a/b", false));
+        assert!(!told(Action::Expire, "/a", "/a/b", true));
+        assert!(told(Action::Delete, "/a", "/a", false));
     }
 
     #[test]

@@ -40,8 +40,17 @@ pub fn txn(outcome: TxnOutcome) -> pb::TxnResponse {
     pb::TxnResponse {
         header: header(outcome.revision),
         succeeded: outcome.succeeded,
-        responses: outcome.responses.into_iter().map(op).collect(),
+        responses: outcome.responses.into_iter().map(inner).collect(),
     }
+}
+
+/// Shows what an operation in a transaction did: of a transaction there, the header has nothing.
+fn inner(outcome: OpOutcome) -> pb::ResponseOp {
+    let mut shown = op(outcome);
+    if let Some(Response::ResponseTxn(txn)) = &mut shown.response {
+        txn.header = header(0);
+    }
+    shown
 }
 
 /// Shows what was read when the store was at a revision.
@@ -87,4 +96,19 @@ fn key_value(version: &Version) -> mvccpb::KeyValue {
 
 fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_outer_of_two_transactions_tells_the_revision() {
+        let outcome = |responses| TxnOutcome { revision: 7, succeeded: true, responses };
+        let shown = txn(outcome(vec![OpOutcome::Txn(outcome(Vec::new()))]));
+        let Some(Response::ResponseTxn(nested)) = &shown.responses[0].response else {
+            panic!("{shown:?}");
+        };
+        assert_eq!((shown.header, nested.header), (header(7), header(0)));
+    }
 }

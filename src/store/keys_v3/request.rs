@@ -38,18 +38,22 @@ pub enum Refused {
 /// Reads an operation.
 pub fn op(op: &pb::RequestOp) -> Result<Op<'_>, Refused> {
     Ok(match op.request.as_ref().ok_or(Refused::NoOperation)? {
-        Request::RequestRange(request) => Op::Range(range(request)?),
+        Request::RequestRange(request) => Op::Range(unchecked(request)?),
         Request::RequestPut(request) => Op::Put(put(request)),
         Request::RequestDeleteRange(request) => Op::DeleteRange(delete(request)),
         Request::RequestTxn(request) => Op::Txn(txn(request)?),
     })
 }
 
-/// Reads a range.
+/// Reads a range that is not part of a transaction, and checks it.
 pub fn range(request: &pb::RangeRequest) -> Result<Range<'_>, Refused> {
-    if request.key.is_empty() {
-        return Err(MvccError::KeyNotProvided.into());
-    }
+    let range = unchecked(request)?;
+    range.check()?;
+    Ok(range)
+}
+
+/// Reads a range. One in a transaction is checked when its turn comes among the others.
+fn unchecked(request: &pb::RangeRequest) -> Result<Range<'_>, Refused> {
     Ok(Range {
         range: KeyRange::from_wire(&request.key, &request.range_end),
         revision: request.revision,
@@ -138,4 +142,27 @@ fn compare(request: &pb::Compare) -> Result<Compare<'_>, Refused> {
     };
     let range = KeyRange::from_wire(&request.key, &request.range_end);
     Ok(Compare { range, target, result })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_wrong_operation_of_a_transaction_is_the_one_refused() {
+        let put = pb::PutRequest {
+            key: b"a".to_vec(),
+            value: b"1".to_vec(),
+            ignore_value: true,
+            ..pb::PutRequest::default()
+        };
+        let requests =
+            [Request::RequestPut(put), Request::RequestRange(pb::RangeRequest::default())];
+        let failure = requests.map(|request| pb::RequestOp { request: Some(request) }).to_vec();
+        let asked = pb::TxnRequest { failure, ..pb::TxnRequest::default() };
+        let checked = crate::store::mvcc::check_txn(&txn(&asked).unwrap(), 128);
+        assert_eq!(checked, Err(MvccError::ValueProvided));
+        let lone = range(&pb::RangeRequest::default()).map(drop);
+        assert_eq!(lone, Err(MvccError::KeyNotProvided.into()));
+    }
 }

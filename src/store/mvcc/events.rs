@@ -31,7 +31,8 @@ impl Event {
         &self.version
     }
 
-    /// Returns what readers saw before this revision; `None` too if that is compacted.
+    /// Returns what readers saw before this revision; of those that are followed, `None` too if that
+    /// is compacted, or if the key is created here.
     pub fn prev(&self) -> Option<&Version> {
         self.prev.as_ref()
     }
@@ -123,9 +124,11 @@ impl View {
         Ok(Followed { events, next: from.max(self.revision + 1) })
     }
 
-    /// What was before the compacted revision cannot be read, so it is not told either.
+    /// What was before the compacted revision cannot be read, so it is not told either; nor is what
+    /// was there before a key was created, which one revision can delete and put.
     fn deliverable(&self, event: &Event) -> Event {
-        let readable = event.version.main() > self.compact_revision;
-        Event { version: event.version.clone(), prev: event.prev.clone().filter(|_| readable) }
+        let main = event.version.main();
+        let told = main > self.compact_revision && event.version.fields().create_revision != main;
+        Event { version: event.version.clone(), prev: event.prev.clone().filter(|_| told) }
     }
 }

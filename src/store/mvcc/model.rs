@@ -156,12 +156,27 @@ impl Model {
     fn op(&mut self, op: &Op<'_>) -> Result<OpOutcome, MvccError> {
         let before = self.clone();
         let outcome = self.op_within(op, &before);
-        if outcome.is_err() {
-            *self = before;
-        } else {
+        if outcome.is_ok() {
             self.commit();
+            return outcome;
         }
-        outcome
+        *self = before;
+        let wrong = self.wrong(op);
+        let of_put = |error: &&MvccError| {
+            matches!(error, MvccError::KeyNotFound | MvccError::LeaseNotFound { .. })
+        };
+        let first = wrong.iter().find(of_put).or(wrong.first());
+        first.map_or(outcome, |error| Err(*error))
+    }
+
+    /// All that is wrong with an operation, in order.
+    fn wrong(&self, op: &Op<'_>) -> Vec<MvccError> {
+        if let Op::Txn(txn) = op {
+            let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
+            let ops = if succeeded { &txn.success } else { &txn.failure };
+            return ops.iter().flat_map(|op| self.wrong(op)).collect();
+        }
+        self.clone().op_within(op, self).err().into_iter().collect()
     }
 
     fn op_within(&mut self, op: &Op<'_>, before: &Self) -> Result<OpOutcome, MvccError> {
@@ -208,7 +223,8 @@ impl Model {
         from.filter(|version| range.contains(version.key()))
             .map(|version| {
                 let main = version.main();
-                let prev = self.newest(version.key(), main - 1).filter(|_| main > self.compacted);
+                let told = main > self.compacted && version.fields().create_revision != main;
+                let prev = self.newest(version.key(), main - 1).filter(|_| told);
                 Event::new(version.clone(), prev.cloned())
             })
             .collect()

@@ -180,6 +180,31 @@ fn a_transaction_that_reads_what_is_compacted_changes_nothing() {
 }
 
 #[test]
+fn a_key_that_one_revision_deletes_and_creates_had_nothing_before_to_its_followers() {
+    let key = KeyRange::One(&b"a"[..]);
+    let within = |op| Op::Txn(Txn { success: vec![op], ..Txn::default() });
+    let success = vec![within(put(b"a", b"2")), within(delete(key))];
+    let mut store = store_with(&[put(b"a", b"1"), Op::Txn(Txn { success, ..Txn::default() })]);
+    store.op(&put(b"a", b"3")).unwrap();
+    let success = vec![delete(KeyRange::From(b"a")), put(b"a", b"4")];
+    store.op(&Op::Txn(Txn { success, ..Txn::default() })).unwrap();
+    let followed = store.view().follow(2, &ALL, EventFilter::default(), BUDGET).unwrap();
+    let had = |event: &Event| event.prev().map(|prev| prev.fields().value.to_vec());
+    let had: Vec<_> = followed.events.iter().map(had).collect();
+    let one = |value: &[u8]| Some(value.to_vec());
+    assert_eq!(had, [None, one(b"1"), one(b"1"), None, one(b"3"), None]);
+}
+
+#[test]
+fn of_a_transaction_a_wrong_put_is_told_before_a_wrong_read() {
+    let mut store = store_with(&[put(b"a", b"1")]);
+    let read = Op::Range(Range { revision: 9, ..Range::of(ALL) });
+    let within = Txn { success: vec![put_with_lease(b"a", 7)], ..Txn::default() };
+    let txn = Txn { success: vec![read, Op::Txn(within)], ..Txn::default() };
+    assert_eq!(store.txn(&txn), Err(MvccError::LeaseNotFound { id: 7 }));
+}
+
+#[test]
 fn reads_in_a_transaction_see_its_writes_and_compares_do_not() {
     let mut store = store_with(&[put(b"a", b"1")]);
     let unchanged = Compare {

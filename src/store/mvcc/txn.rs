@@ -153,6 +153,19 @@ impl<'a> Txn<'a> {
     fn branch(&self, succeeded: bool) -> &[Op<'a>] {
         if succeeded { &self.success } else { &self.failure }
     }
+
+    /// Looks at each operation that will be carried out, also of the transactions within.
+    fn each_chosen(
+        &self,
+        path: &mut std::slice::Iter<'_, bool>,
+        look: &mut impl FnMut(&Op<'a>) -> Result<(), MvccError>,
+    ) -> Result<(), MvccError> {
+        let succeeded = path.next().is_some_and(|way| *way);
+        self.branch(succeeded).iter().try_for_each(|op| match op {
+            Op::Txn(txn) => txn.each_chosen(path, look),
+            Op::Range(_) | Op::Put(_) | Op::DeleteRange(_) => look(op),
+        })
+    }
 }
 
 /// Which way a transaction and those within it go, in the order in which they are met.
@@ -163,27 +176,23 @@ impl Store {
     pub fn txn(&mut self, txn: &Txn<'_>) -> Result<TxnOutcome, MvccError> {
         let mut path = Path::new();
         self.state.decide(txn, &mut path);
-        self.check_chosen(txn, &mut path.iter())?;
+        self.check_chosen(txn, &path)?;
         let outcome = self.run(txn, &mut path.iter());
         self.commit();
         Ok(outcome)
     }
 
-    fn check_chosen(
-        &self,
-        txn: &Txn<'_>,
-        path: &mut std::slice::Iter<'_, bool>,
-    ) -> Result<(), MvccError> {
-        let succeeded = path.next().is_some_and(|way| *way);
-        for op in txn.branch(succeeded) {
-            match op {
-                Op::Put(put) => self.check_put(put)?,
-                Op::Range(range) => drop(self.state.readable(range.revision)?),
-                Op::DeleteRange(_) => {}
-                Op::Txn(txn) => self.check_chosen(txn, path)?,
-            }
-        }
-        Ok(())
+    /// Checks the operations that will be carried out. As in etcd, what is wrong with a put is told
+    /// before what is wrong with a read.
+    fn check_chosen(&self, txn: &Txn<'_>, path: &Path) -> Result<(), MvccError> {
+        txn.each_chosen(&mut path.iter(), &mut |op| match op {
+            Op::Put(put) => self.check_put(put),
+            Op::Range(_) | Op::DeleteRange(_) | Op::Txn(_) => Ok(()),
+        })?;
+        txn.each_chosen(&mut path.iter(), &mut |op| match op {
+            Op::Range(range) => self.state.readable(range.revision).map(drop),
+            Op::Put(_) | Op::DeleteRange(_) | Op::Txn(_) => Ok(()),
+        })
     }
 
     fn run(&mut self, txn: &Txn<'_>, path: &mut std::slice::Iter<'_, bool>) -> TxnOutcome {
