@@ -9,7 +9,9 @@ use crate::cli::environment;
 use crate::cli::output::Output;
 use crate::foundation::exit::Exit;
 use crate::foundation::journal::{self, Reader};
+use crate::foundation::limits::CONNECTIONS_MAX;
 use crate::platform::host::process;
+use crate::rpc::server::listen::connections_within;
 
 /// Worker threads of a daemon: its own work is little, and a node has other things to do.
 const WORKERS: usize = 2;
@@ -60,12 +62,22 @@ pub fn log(level: &str) {
     journal::start(level, if journal { Reader::Journal } else { Reader::Person });
 }
 
-/// Allows as many connections as the kernel lets this process have.
-pub fn raise_descriptors() {
-    match process::raise_descriptors() {
-        Ok(limit) => tracing::debug!(?limit, "descriptors"),
-        Err(error) => tracing::warn!(%error, "there can be only a few connections at a time"),
+/// Allows as many connections as the kernel lets this process have, and returns how many that are.
+pub fn raise_connections() -> usize {
+    if let Err(error) = process::raise_descriptors() {
+        tracing::warn!(%error, "cannot raise the number of descriptors of this process");
     }
+    let descriptors = process::descriptors();
+    let connections = connections_within(descriptors);
+    if connections < CONNECTIONS_MAX {
+        tracing::warn!(
+            descriptors,
+            connections,
+            "there may be only so many connections of clients at a time: raise `LimitNOFILE=` of \
+             the unit, or `ulimit -Hn`"
+        );
+    }
+    connections
 }
 
 /// Tells the service manager that the service is up.

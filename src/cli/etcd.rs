@@ -89,9 +89,9 @@ fn run_applet(matches: ArgMatches) -> Exit {
         }
     };
     daemon::log(&config.log_level);
-    daemon::raise_descriptors();
+    let connections_max = daemon::raise_connections();
     daemon::run(|stop| async move {
-        match run::run(config, world(), stop).await {
+        match run::run(config, world(connections_max), stop).await {
             Ok(()) => Exit::Ok,
             Err(error) => {
                 tracing::error!("etcd: {}", chain(&error));
@@ -141,8 +141,9 @@ fn from_environment(flag: &str) -> Option<String> {
     environment::variable(&format!("ETCD_{}", flag.to_uppercase().replace('-', "_")))
 }
 
-fn world() -> World {
-    World { seams: seams(), notify: Arc::new(notify), writer: WriterKind::Thread }
+fn world(connections_max: usize) -> World {
+    let (notify, writer) = (Arc::new(notify), WriterKind::Thread);
+    World { seams: seams(), notify, writer, connections_max }
 }
 
 /// The real world, as far as a member of a store touches it.

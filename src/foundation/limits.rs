@@ -70,6 +70,10 @@ pub const V2_HISTORY_EVENTS: usize = 1_000;
 /// Connections that one listener serves at a time; more wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
+/// Descriptors of a process that connections of clients leave free: for the log, checkpoints and the
+/// other members.
+pub const DESCRIPTORS_KEPT: u64 = 256;
+
 /// Longest cloud-config, in bytes: clouds allow 16 to 64 KiB, config drives more.
 pub const CLOUD_CONFIG_BYTES_MAX: usize = 1 << 20;
 

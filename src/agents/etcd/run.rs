@@ -19,6 +19,7 @@ use crate::platform::net::{Address, Incoming, Net, first_address};
 use crate::rpc::client::http::HttpClient;
 use crate::rpc::client::url::{Origin, Url};
 use crate::rpc::server::keys_v2::{self, Service};
+use crate::rpc::server::listen::Places;
 use crate::rpc::server::{listen, peer, v3};
 use crate::store::Command;
 
@@ -95,6 +96,8 @@ pub struct World {
     pub notify: Notify,
     /// Where the log's writer runs: in a thread, unless time is simulated, which would not wait for it.
     pub writer: WriterKind,
+    /// How many connections of clients there may be at a time.
+    pub connections_max: usize,
 }
 
 impl fmt::Debug for World {
@@ -150,8 +153,10 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
         access: config.access.clone(),
         stop: servers.stopping(),
     };
+    let places = Places::new(world.connections_max);
     for incoming in watchers {
-        listen::serve(incoming, keys_v2::metrics_router(service.clone()), &servers);
+        let router = keys_v2::metrics_router(service.clone());
+        listen::serve_within(incoming, router, &places, &servers);
     }
     let grpc = Arc::new(v3::Service {
         member: member.clone(),
@@ -163,7 +168,7 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
     });
     for incoming in clients {
         let answers = v3::Beside::new(grpc.clone(), keys_v2::router(service.clone()));
-        listen::serve_both(incoming, answers, &servers);
+        listen::serve_both(incoming, answers, &places, &servers);
     }
     publish(&config, &member, &tasks, ready);
     let ended = watch_over(&member, &world, stop).await;

@@ -10,6 +10,7 @@ use crate::agents::etcd::run::{self, World};
 use crate::consensus::Seams;
 use crate::consensus::log_store::WriterKind;
 use crate::foundation::clock::{Timestamp, TokioClock};
+use crate::foundation::limits::CONNECTIONS_MAX;
 use crate::foundation::random::Random;
 use crate::foundation::tasks::Tasks;
 use crate::platform::disk::MemoryDisk;
@@ -30,8 +31,12 @@ pub(super) struct Store {
 impl Store {
     pub(super) async fn start() -> Self {
         let store = Self { net: MemoryNet::default(), tasks: Tasks::default() };
-        let world =
-            World { seams: store.seams(), notify: Arc::new(|_| {}), writer: WriterKind::Task };
+        let world = World {
+            seams: store.seams(),
+            notify: Arc::new(|_| {}),
+            writer: WriterKind::Task,
+            connections_max: CONNECTIONS_MAX,
+        };
         let config = Config::read(flag).unwrap();
         store.tasks.spawn("etcd", |stop: CancellationToken| async move {
             run::run(config, world, stop).await.unwrap();

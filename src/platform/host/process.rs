@@ -40,16 +40,20 @@ pub fn read(proc: &Path) -> io::Result<Process> {
     let process = Process { open_fds: open as u64, words, ..Process::default() };
     let parsed = parse(process, &text("self/stat")?, &text("self/status")?, &text("stat")?);
     let mut process = parsed.ok_or(io::ErrorKind::InvalidData)?;
-    process.max_fds = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    process.max_fds = descriptors().unwrap_or(u64::MAX);
     Ok(process)
 }
 
-/// Allows this process as many descriptors as it may allow itself, and returns how many.
-pub fn raise_descriptors() -> io::Result<Option<u64>> {
+/// Returns how many descriptors this process may have, if that is limited.
+pub fn descriptors() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// Allows this process as many descriptors as it may allow itself.
+pub fn raise_descriptors() -> io::Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit)?;
-    Ok(limit.current)
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 fn parse(known: Process, stat: &str, status: &str, system: &str) -> Option<Process> {

@@ -9,13 +9,15 @@ use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
 use hickory_resolver::TokioResolver;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::OnceCell;
 
 use crate::platform::net::{Accepted, Address, Call, Incoming, Io, Net};
 
 /// Where static names are kept, read before any server is asked.
 const HOSTS: &str = "/etc/hosts";
+/// Connections that wait to be accepted: the kernel's own limit, where nobody set another.
+const QUEUE_MAX: u32 = 4096;
 /// The first descriptor that the service manager hands over (`SD_LISTEN_FDS_START`).
 const FIRST_INHERITED: i32 = 3;
 
@@ -79,7 +81,7 @@ impl Net for TokioNet {
     fn bind<'a>(&'a self, address: &'a Address) -> Call<'a, Box<dyn Incoming>> {
         Box::pin(async move {
             Ok(match address {
-                Address::Tcp(addr) => Box::new(TcpListener::bind(addr).await?) as Box<dyn Incoming>,
+                Address::Tcp(addr) => Box::new(bind_tcp(*addr)?) as Box<dyn Incoming>,
                 Address::Unix(path) => Box::new(bind_unix(path).await?),
             })
         })
@@ -113,6 +115,16 @@ impl Net for TokioNet {
         let count = self.inherited.swap(0, std::sync::atomic::Ordering::Relaxed);
         (FIRST_INHERITED..FIRST_INHERITED + count).map(adopt).collect()
     }
+}
+
+/// Binds a TCP address. The library's own way has a queue of 128, which is short for a thousand
+/// clients whose member has just gone: the kernel would drop what does not fit, and they would try
+/// again a second later.
+fn bind_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(QUEUE_MAX)
 }
 
 /// Binds a unix socket. A file that nobody listens on any more is taken away first.
@@ -169,6 +181,20 @@ mod tests {
     async fn tcp_keeps_the_contract() {
         let local = Address::Tcp(([127, 0, 0, 1], 0).into());
         crate::platform::net::contract(&TokioNet::default(), local).await;
+    }
+
+    #[tokio::test]
+    async fn many_may_wait_to_be_accepted() {
+        let net = TokioNet::default();
+        let incoming = net.bind(&Address::Tcp(([127, 0, 0, 1], 0).into())).await.unwrap();
+        let address = incoming.local();
+        let mut waiting = Vec::new();
+        for _ in 0..500 {
+            let connected = net.connect(&address);
+            let limit = std::time::Duration::from_secs(10);
+            waiting.push(tokio::time::timeout(limit, connected).await.unwrap().unwrap());
+        }
+        assert_eq!(waiting.len(), 500);
     }
 
     #[tokio::test]

@@ -10,16 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::platform::net::Io;
 
-/// How many bytes tell all that is spoken here apart.
-const BYTES: usize = 4;
-
-/// Waits for the first word; `None` if it does not come in time, or at all.
-pub(super) async fn read(
+/// Waits for the first `N` bytes; `None` if they do not come in time, or at all.
+pub(super) async fn read<const N: usize>(
     mut io: Box<dyn Io>,
     deadline: Duration,
     stop: &CancellationToken,
-) -> Option<([u8; BYTES], Box<dyn Io>)> {
-    let mut word = [0; BYTES];
+) -> Option<([u8; N], Box<dyn Io>)> {
+    let mut word = [0; N];
     let read = tokio::time::timeout(deadline, io.read_exact(&mut word));
     tokio::select! {
         biased;
@@ -29,17 +26,17 @@ pub(super) async fn read(
 }
 
 /// Makes a connection on which the first word is still to be read.
-pub(super) fn unread(word: [u8; BYTES], io: Box<dyn Io>) -> Box<dyn Io> {
+pub(super) fn unread<const N: usize>(word: [u8; N], io: Box<dyn Io>) -> Box<dyn Io> {
     Box::new(Unread { word, taken: 0, io })
 }
 
-struct Unread {
-    word: [u8; BYTES],
+struct Unread<const N: usize> {
+    word: [u8; N],
     taken: usize,
     io: Box<dyn Io>,
 }
 
-impl AsyncRead for Unread {
+impl<const N: usize> AsyncRead for Unread<N> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -56,7 +53,7 @@ impl AsyncRead for Unread {
     }
 }
 
-impl AsyncWrite for Unread {
+impl<const N: usize> AsyncWrite for Unread<N> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

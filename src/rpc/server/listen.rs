@@ -12,10 +12,13 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as Callable;
 
-use crate::foundation::limits::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HTTP2_STREAMS_MAX};
+use crate::foundation::limits::{
+    CONNECTIONS_MAX, DESCRIPTORS_KEPT, HEAD_BYTES_MAX, HTTP2_STREAMS_MAX,
+};
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Accepted, Incoming, Io};
 use crate::rpc::server::first_word;
@@ -26,6 +29,8 @@ use crate::rpc::streams::Streams;
 const HEAD_DEADLINE: Duration = Duration::from_mins(1);
 /// The first word of HTTP/2.
 const HTTP2: &[u8; 4] = b"PRI ";
+/// How many bytes a client of HTTP/2 always says first, with the first word.
+const HTTP2_BYTES: usize = 24;
 /// Bytes that a stream's sender may be ahead of its receiver.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes that all streams of a connection may be ahead together.
@@ -37,9 +42,42 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 /// How long to wait after a failed accept: the process is out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often to say that there is no room for more connections.
+const SAY_FULL_EVERY: Duration = Duration::from_mins(1);
+
+/// How many connections are served at a time by all listeners that share this. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Places(Arc<Semaphore>);
+
+impl Places {
+    /// Makes room for so many.
+    pub fn new(count: usize) -> Self {
+        Self(Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS))))
+    }
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self::new(CONNECTIONS_MAX)
+    }
+}
+
+/// How many connections of clients a process may serve that may have so many descriptors: what the
+/// log and the other members need stays free, since without them it could not go on.
+pub fn connections_within(descriptors: Option<u64>) -> usize {
+    let Some(descriptors) = descriptors else { return CONNECTIONS_MAX };
+    let left = descriptors.saturating_sub(DESCRIPTORS_KEPT).max(descriptors / 2);
+    usize::try_from(left).unwrap_or(CONNECTIONS_MAX).min(CONNECTIONS_MAX)
+}
+
 /// Serves `router` on `incoming` until the tasks stop; then connections finish what they answer.
 pub fn serve(incoming: Box<dyn Incoming>, router: Router, tasks: &Tasks) {
-    accept(incoming, tasks, move |(io, _from), stop| {
+    serve_within(incoming, router, &Places::default(), tasks);
+}
+
+/// The same, with as many connections at a time as there is room for.
+pub fn serve_within(incoming: Box<dyn Incoming>, router: Router, places: &Places, tasks: &Tasks) {
+    accept(incoming, places, tasks, move |(io, _from), stop| {
         let router = router.clone();
         async move { connection(io, router, stop).await }
     });
@@ -74,33 +112,65 @@ impl<A> Answers for A where
 
 /// Has `answers` answer as [`serve`] does, also to clients that speak HTTP/2 from their first word
 /// on, as those of gRPC do.
-pub fn serve_both(incoming: Box<dyn Incoming>, answers: impl Answers, tasks: &Tasks) {
+pub fn serve_both(
+    incoming: Box<dyn Incoming>,
+    answers: impl Answers,
+    places: &Places,
+    tasks: &Tasks,
+) {
     let streams = tasks.clone();
-    accept(incoming, tasks, move |(io, _from), stop| {
+    accept(incoming, places, tasks, move |(io, _from), stop| {
         let (router, streams) = (answers.clone(), Streams(streams.clone()));
         async move {
             match first_word::read(io, HEAD_DEADLINE, &stop).await {
                 Some((word, io)) if &word == HTTP2 => {
-                    connection_of_streams(first_word::unread(word, io), router, streams, stop)
-                        .await;
+                    if let Some(io) = all_of_http2(word, io, &stop).await {
+                        // Boxed, as the other is: who says nothing takes no room for either.
+                        Box::pin(connection_of_streams(io, router, streams, stop)).await;
+                    }
                 }
-                Some((word, io)) => connection(first_word::unread(word, io), router, stop).await,
+                Some((word, io)) => {
+                    Box::pin(connection(first_word::unread(word, io), router, stop)).await;
+                }
                 None => {}
             }
         }
     });
 }
 
-/// Accepts connections and gives each to `each`, in a task of its own.
-pub fn accept<F, W>(mut incoming: Box<dyn Incoming>, tasks: &Tasks, each: F)
+/// Waits for the rest of what HTTP/2 begins with: the library would wait forever.
+async fn all_of_http2(
+    word: [u8; HTTP2.len()],
+    io: Box<dyn Io>,
+    stop: &CancellationToken,
+) -> Option<Box<dyn Io>> {
+    const REST: usize = HTTP2_BYTES - HTTP2.len();
+    let (rest, io) = first_word::read::<REST>(io, HEAD_DEADLINE, stop).await?;
+    let mut all = [0; HTTP2_BYTES];
+    all[..HTTP2.len()].copy_from_slice(&word);
+    all[HTTP2.len()..].copy_from_slice(&rest);
+    Some(first_word::unread(all, io))
+}
+
+/// Accepts connections while there are places, and gives each to `each`, in a task of its own.
+pub fn accept<F, W>(mut incoming: Box<dyn Incoming>, places: &Places, tasks: &Tasks, each: F)
 where
     F: Fn(Accepted, CancellationToken) -> W + Send + Sync + 'static,
     W: Future<Output = ()> + Send + 'static,
 {
     let connections = tasks.clone();
+    let places = places.0.clone();
     tasks.spawn("listener", |stop| async move {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut said_full: Option<Instant> = None;
         loop {
+            let recently = said_full.is_some_and(|said| said.elapsed() < SAY_FULL_EVERY);
+            if places.available_permits() == 0 && !recently {
+                said_full = Some(Instant::now());
+                tracing::warn!(
+                    address = %incoming.local(),
+                    "there are as many connections as there may be: more wait until others end"
+                );
+            }
             let next = async {
                 let place = places.clone().acquire_owned().await;
                 (place, incoming.accept().await)
@@ -112,7 +182,8 @@ where
             };
             match accepted {
                 Ok(accepted) => {
-                    let work = each(accepted, stop.clone());
+                    // Not part of the task, which would hold it twice.
+                    let work = Box::pin(each(accepted, stop.clone()));
                     connections.spawn("connection", |_stop| async move {
                         work.await;
                         drop(place);
@@ -137,7 +208,7 @@ pub async fn connection(io: Box<dyn Io>, router: impl Answers, stop: Cancellatio
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(HEAD_BYTES_MAX);
     let served = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
-    until_done(served, http1::Connection::graceful_shutdown, stop).await;
+    until_done(Box::pin(served), http1::Connection::graceful_shutdown, stop).await;
 }
 
 /// Serves one connection of HTTP/2 until it ends, or `stop` and the answers under way are sent.
@@ -156,15 +227,17 @@ async fn connection_of_streams(
         .keep_alive_interval(SILENCE)
         .keep_alive_timeout(SIGN_OF_LIFE);
     let served = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
-    until_done(served, http2::Connection::graceful_shutdown, stop).await;
+    until_done(Box::pin(served), http2::Connection::graceful_shutdown, stop).await;
 }
 
 /// Waits until a connection ends; on `stop` it is told to, after the answers under way.
-async fn until_done<C>(served: C, shut_down: impl FnOnce(Pin<&mut C>), stop: CancellationToken)
-where
+async fn until_done<C>(
+    mut served: Pin<Box<C>>,
+    shut_down: impl FnOnce(Pin<&mut C>),
+    stop: CancellationToken,
+) where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut served = std::pin::pin!(served);
     let ended = tokio::select! {
         biased;
         () = stop.cancelled() => {
@@ -193,7 +266,7 @@ mod tests {
         let address = Address::Tcp(([127, 0, 0, 1], 80).into());
         let incoming = net.bind(&address).await.unwrap();
         let router = Router::new().route("/", get(|| async { "ok" }));
-        serve_both(incoming, router, tasks);
+        serve_both(incoming, router, &Places::new(1), tasks);
         net.connect(&address).await.unwrap()
     }
 
@@ -201,7 +274,7 @@ mod tests {
     async fn who_sends_a_head_byte_by_byte_is_not_waited_for() {
         let tasks = Tasks::default();
         let mut io = connected(&tasks).await;
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         io.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
         let slow = async {
             while io.write_all(b"x").await.is_ok() {
@@ -218,6 +291,45 @@ mod tests {
         let mut io = connected(&tasks).await;
         let read = tokio::time::timeout(HEAD_DEADLINE * 2, io.read_to_end(&mut Vec::new())).await;
         assert_eq!(read.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_go_on_with_http2_is_not_waited_for() {
+        for begun in [&b"PRI "[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+            let tasks = Tasks::default();
+            let mut io = connected(&tasks).await;
+            io.write_all(begun).await.unwrap();
+            let mut heard = Vec::new();
+            let read = tokio::time::timeout(HEAD_DEADLINE * 2, io.read_to_end(&mut heard)).await;
+            assert_eq!(read.unwrap().unwrap(), 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_finds_no_place_is_served_when_another_ends() {
+        let net = MemoryNet::default();
+        let address = Address::Tcp(([127, 0, 0, 1], 80).into());
+        let incoming = net.bind(&address).await.unwrap();
+        let tasks = Tasks::default();
+        let router = Router::new().route("/", get(|| async { "ok" }));
+        serve_both(incoming, router, &Places::new(1), &tasks);
+        let first = net.connect(&address).await.unwrap();
+        let mut second = net.connect(&address).await.unwrap();
+        second.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let soon = Duration::from_secs(30);
+        tokio::time::timeout(soon, second.read_to_end(&mut answer)).await.unwrap_err();
+        drop(first);
+        tokio::time::timeout(soon, second.read_to_end(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    }
+
+    #[test]
+    fn connections_leave_descriptors_to_the_log() {
+        assert_eq!(connections_within(None), CONNECTIONS_MAX);
+        assert_eq!(connections_within(Some(40_000)), CONNECTIONS_MAX);
+        assert_eq!(connections_within(Some(1024)), 768);
+        assert_eq!(connections_within(Some(64)), 32);
     }
 
     #[tokio::test(start_paused = true)]

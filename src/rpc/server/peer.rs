@@ -13,6 +13,7 @@ use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Incoming, Io};
 use crate::rpc::server::answer::{json_answer, set_cluster};
 use crate::rpc::server::keys_v2::version;
+use crate::rpc::server::listen::Places;
 use crate::rpc::server::members_v2::member_list;
 use crate::rpc::server::{first_word, listen};
 
@@ -23,7 +24,7 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 pub fn serve(incoming: Box<dyn Incoming>, member: &Member, tasks: &Tasks) {
     let member = member.clone();
     let router = router(member.clone());
-    listen::accept(incoming, tasks, move |(io, _from), stop| {
+    listen::accept(incoming, &Places::default(), tasks, move |(io, _from), stop| {
         let (member, router) = (member.clone(), router.clone());
         async move { sort(io, &member, router, stop).await }
     });

@@ -17,6 +17,7 @@ use corebox::agents::fleet;
 use corebox::consensus::Seams;
 use corebox::consensus::log_store::WriterKind;
 use corebox::foundation::clock::SystemClock;
+use corebox::foundation::limits::CONNECTIONS_MAX;
 use corebox::foundation::random::Random;
 use corebox::foundation::tasks::Tasks;
 use corebox::platform::disk::Files;
@@ -124,7 +125,12 @@ async fn run(places: &Places, number: u8) -> Result<(), NodeError> {
         clock: Arc::new(SystemClock),
         random: Arc::new(Random::from_system()),
     };
-    let world = etcd::run::World { seams, notify: Arc::new(|_| ()), writer: WriterKind::Thread };
+    let world = etcd::run::World {
+        seams,
+        notify: Arc::new(|_| ()),
+        writer: WriterKind::Thread,
+        connections_max: CONNECTIONS_MAX,
+    };
     let store = etcd::run::run(store_config(places, number), world, tasks.stopping());
     let fleet = fleet(places, number, net, &tasks);
     tokio::select! {

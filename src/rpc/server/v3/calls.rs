@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 use tonic_prost::ProstDecoder;
 use tower_service::Service as _;
 
+use crate::rpc::server::v3::whole::Whole;
 use crate::rpc::server::v3::{CLIENT_VERSION, MESSAGE_BYTES_MAX, Service, errors, requires_leader};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::auth_server::AuthServer;
@@ -49,7 +50,7 @@ impl Calls {
     /// Answers a call.
     pub(super) fn call<B>(&self, request: Request<B>) -> Answered
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<StdError> + Send + 'static,
     {
         let version = request.headers().get(CLIENT_VERSION).map(HeaderValue::as_bytes);
@@ -59,7 +60,7 @@ impl Calls {
         if requires_leader(request.headers()) && !self.service.member.is_led() {
             return Box::pin(std::future::ready(Ok(errors::no_leader().into_http())));
         }
-        let answered = self.route(request);
+        let answered = self.route(request.map(Whole::new));
         Box::pin(async move {
             let Ok(answer) = answered.await;
             Ok(errors::too_large(answer.map(Body::new)))

@@ -22,6 +22,7 @@ mod objects;
 mod unserved;
 pub mod watch;
 mod watcher;
+mod whole;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -89,7 +90,7 @@ impl Beside {
 
 impl<B> tower_service::Service<Request<B>> for Beside
 where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {
     type Response = Response;

@@ -1,7 +1,7 @@
 //! Watching keys: many watches on one stream, and one task for each stream.
 //!
-//! The task makes an answer only when there is room for it, so a client that reads slowly holds up
-//! nobody and fills no memory.
+//! The task makes answers, a burst at a time, only when those before are on their way, so a client
+//! that reads slowly holds up nobody and fills no memory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,6 +30,11 @@ const TELL_IDLE_JITTER_MS: u64 = 60_000;
 const ANSWERS_AHEAD: usize = 128;
 /// About how many bytes of them. One that is longer waits until it is alone.
 const BYTES_AHEAD: u32 = 1 << 20;
+/// Turns of watches that are taken together, so that what goes around them is done once: with a
+/// thousand watches of one key it costs more than their turns do.
+const BURST_TURNS: usize = 32;
+/// About how many bytes of answers they may make: no more turns are taken then.
+const BURST_BYTES: u32 = 256 << 10;
 
 #[tonic::async_trait]
 impl Watch for Service {
@@ -68,8 +73,8 @@ struct Stream {
     service: Service,
     requests: Streaming<pb::WatchRequest>,
     watches: Watches,
-    /// Made, and not sent: a few, as nothing else is made before they are.
-    outbox: VecDeque<pb::WatchResponse>,
+    /// Made, and not sent, with their bytes: a burst, as nothing else is made before they are.
+    outbox: VecDeque<(pb::WatchResponse, u32)>,
     /// What answers that wait to be sent may take.
     bytes: Arc<Semaphore>,
     /// The client wants to be told once all its watches have been told all.
@@ -90,7 +95,7 @@ impl Stream {
             let more = self.advance(&view);
             let revision = view.revision();
             let waits = self.outbox.is_empty() && !more;
-            let length = self.outbox.front().map_or(0, pb::WatchResponse::encoded_len);
+            let length = self.outbox.front().map_or(0, |(_, length)| *length);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return end(&answers, errors::stopped()),
@@ -105,10 +110,8 @@ impl Stream {
                     }
                 }
                 room = room(&answers, &self.bytes, length), if !self.outbox.is_empty() => {
-                    let (Some((room, bytes)), Some(answer)) = (room, self.outbox.pop_front()) else {
-                        return;
-                    };
-                    room.send((Ok(answer), Some(bytes)));
+                    let Some(room) = room else { return };
+                    self.send(room, &answers);
                 }
                 _ = idle.tick() => {
                     let told = self.watches.tell_idle(revision);
@@ -124,24 +127,41 @@ impl Stream {
         }
     }
 
-    /// Makes the next answer if none waits to be sent; tells whether there is more to do.
+    /// Makes the next answers if none waits to be sent; tells whether there is more to do before
+    /// something can be sent.
     fn advance(&mut self, view: &View) -> bool {
         if !self.outbox.is_empty() {
             return false;
         }
-        match self.watches.step(view) {
-            Step::Quiet => true,
-            Step::Tell(answers) => {
-                self.say(answers);
-                false
+        let mut bytes = 0;
+        for _ in 0..BURST_TURNS {
+            match self.watches.step(view) {
+                Step::Quiet => {}
+                Step::Tell(answers) => bytes = self.say(answers).saturating_add(bytes),
+                Step::Idle => {
+                    let wanted = self.progress_wanted && !self.watches.is_empty();
+                    let told = self.watches.progress(view.revision()).filter(|_| wanted);
+                    self.progress_wanted &= told.is_none() && !self.watches.is_empty();
+                    self.say(told);
+                    return false;
+                }
             }
-            Step::Idle => {
-                let wanted = self.progress_wanted && !self.watches.is_empty();
-                let told = self.watches.progress(view.revision()).filter(|_| wanted);
-                self.progress_wanted &= told.is_none() && !self.watches.is_empty();
-                self.say(told);
-                false
+            if bytes >= BURST_BYTES {
+                break;
             }
+        }
+        self.outbox.is_empty()
+    }
+
+    /// Sends the first answer, for which there is room, and those behind it for which there is too.
+    fn send(&mut self, room: Room<'_>, answers: &Sender) {
+        let mut room = Some(room);
+        while let Some((place, bytes)) = room.take() {
+            let Some((answer, _)) = self.outbox.pop_front() else { return };
+            place.send((Ok(answer), Some(bytes)));
+            let Some((_, length)) = self.outbox.front() else { return };
+            let bytes = self.bytes.clone().try_acquire_many_owned(taken(*length)).ok();
+            room = answers.try_reserve().ok().zip(bytes);
         }
     }
 
@@ -161,23 +181,31 @@ impl Stream {
         }
     }
 
-    fn say(&mut self, answers: impl IntoIterator<Item = pb::WatchResponse>) {
+    /// Has answers wait to be sent, and returns their bytes.
+    fn say(&mut self, answers: impl IntoIterator<Item = pb::WatchResponse>) -> u32 {
+        let mut bytes: u32 = 0;
         for mut answer in answers {
             let revision = answer.header.as_ref().map_or(0, |header| header.revision);
             answer.header = self.service.header(revision);
-            self.outbox.push_back(answer);
+            let length = u32::try_from(answer.encoded_len()).unwrap_or(u32::MAX);
+            bytes = bytes.saturating_add(length);
+            self.outbox.push_back((answer, length));
         }
+        bytes
     }
 }
 
+/// A place for an answer, and the bytes that it takes.
+type Room<'a> = (mpsc::Permit<'a, Made>, OwnedSemaphorePermit);
+
+/// How much of the bytes ahead an answer of `length` takes.
+fn taken(length: u32) -> u32 {
+    length.min(BYTES_AHEAD)
+}
+
 /// Waits for room for an answer of `length` bytes. None when nobody takes answers any more.
-async fn room<'a>(
-    answers: &'a Sender,
-    bytes: &Arc<Semaphore>,
-    length: usize,
-) -> Option<(mpsc::Permit<'a, Made>, OwnedSemaphorePermit)> {
-    let length = u32::try_from(length).unwrap_or(BYTES_AHEAD).min(BYTES_AHEAD);
-    let bytes = bytes.clone().acquire_many_owned(length).await.ok()?;
+async fn room<'a>(answers: &'a Sender, bytes: &Arc<Semaphore>, length: u32) -> Option<Room<'a>> {
+    let bytes = bytes.clone().acquire_many_owned(taken(length)).await.ok()?;
     Some((answers.reserve().await.ok()?, bytes))
 }
 

@@ -133,7 +133,7 @@ impl Watches {
             }
             Err(error) => {
                 self.by_id.remove(&id);
-                Step::Tell(vec![lost(id, revision, error)])
+                Step::Tell(vec![lost(id, error)])
             }
         }
     }
@@ -196,13 +196,14 @@ fn about(watch_id: i64, revision: i64, created: bool) -> pb::WatchResponse {
     pb::WatchResponse { header, watch_id, created, ..pb::WatchResponse::default() }
 }
 
-/// Says that a watch wants what is compacted.
-fn lost(id: i64, revision: i64, error: MvccError) -> pb::WatchResponse {
+/// Says that a watch wants what is compacted. As etcd's, the header has no revision: the watch has
+/// come to none.
+fn lost(id: i64, error: MvccError) -> pb::WatchResponse {
     // Nothing else is refused of one who follows.
     let MvccError::Compacted { compact_revision } = error else {
-        return pb::WatchResponse { canceled: true, ..about(id, revision, false) };
+        return pb::WatchResponse { canceled: true, ..about(id, 0, false) };
     };
-    pb::WatchResponse { canceled: true, compact_revision, ..about(id, revision, false) }
+    pb::WatchResponse { canceled: true, compact_revision, ..about(id, 0, false) }
 }
 
 #[cfg(test)]
@@ -306,6 +307,7 @@ mod tests {
         let Step::Tell(answers) = watches.step(&store.view()) else { panic!("nothing told") };
         assert!(answers[0].canceled);
         assert_eq!((answers[0].watch_id, answers[0].compact_revision), (0, 3));
+        assert_eq!(shown(&answers[0]).1, 0);
         assert_eq!(watches.step(&store.view()), Step::Idle);
     }
 
