@@ -12,6 +12,7 @@ use corebox::wire::etcd::v3::etcdserverpb::watch_client::WatchClient;
 use corebox::wire::etcd::v3::etcdserverpb::watch_request::RequestUnion;
 use futures_util::stream;
 use tokio::sync::mpsc;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
@@ -75,23 +76,36 @@ impl Client {
 
     /// Opens a stream of watches.
     pub async fn stream(&self) -> Result<WatchStream, Status> {
-        self.stream_from(None).await
+        self.stream_from(None, &[]).await
     }
 
     /// Opens a stream of watches with its first request: etcd itself says nothing before that.
     pub async fn stream_with(&self, first: RequestUnion) -> Result<WatchStream, Status> {
-        self.stream_from(Some(pb::WatchRequest { request_union: Some(first) })).await
+        self.stream_from(Some(first), &[]).await
     }
 
-    async fn stream_from(&self, first: Option<pb::WatchRequest>) -> Result<WatchStream, Status> {
+    /// The same for a client that is to be told when its member has no leader any more.
+    pub async fn stream_with_leader(&self, first: RequestUnion) -> Result<WatchStream, Status> {
+        self.stream_from(Some(first), &[("hasleader", "true")]).await
+    }
+
+    async fn stream_from(
+        &self,
+        first: Option<RequestUnion>,
+        headers: &[(&'static str, &'static str)],
+    ) -> Result<WatchStream, Status> {
         let (requests, asked) = mpsc::channel(REQUESTS_AHEAD);
         if let Some(first) = first {
             // There is room, and the other end is here.
-            requests.send(first).await.ok();
+            requests.send(pb::WatchRequest { request_union: Some(first) }).await.ok();
         }
         let asked = stream::unfold(asked, |mut asked: mpsc::Receiver<_>| async move {
             asked.recv().await.map(|request| (request, asked))
         });
+        let mut asked = tonic::Request::new(asked);
+        for (name, value) in headers {
+            asked.metadata_mut().insert(*name, MetadataValue::from_static(value));
+        }
         let answers = self.watch.clone().watch(asked).await?.into_inner();
         Ok(WatchStream { requests, answers })
     }

@@ -1,11 +1,11 @@
 //! The store's cluster in one process, on a simulated network, disk and clock, from one seed.
 //!
 //! ```text
-//!   world ─┬─▶ members: the product's own `Member` and v2 server, over net and a disk that crashes
-//!          ├─▶ clients: the product's own `KeysClient`; every call goes into the record
+//!   world ─┬─▶ members: the product's own `Member` and servers, over net and a disk that fails
+//!          ├─▶ clients, kv, watchers: the product's own clients of both APIs; all goes into the record
 //!          ├─▶ scribes: change the v3 keys through each member
-//!          ├─▶ faults: partitions, delays, crashes, slow disks, moved leaders
-//!          └─▶ checks: after every step, and of the whole history at the end
+//!          ├─▶ faults: partitions, delays, crashes, disks that are slow or fail, moved leaders
+//!          └─▶ invariants after every step; checks and promises of the whole history at the end
 //! ```
 //! The same seed tells the same story, to the letter. What it took is in
 //! `docs/adr/0004-simulation.md`.
@@ -13,9 +13,13 @@
 pub mod checks;
 pub mod client;
 pub mod invariants;
+pub mod kv;
 pub mod net;
+pub mod promises;
 pub mod record;
 pub mod scribe;
+pub mod truth;
+pub mod watcher;
 pub mod world;
 
 pub use world::{Outcome, Setup, run};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::sim::checks::{Answer, Ask, Operation};
+use crate::sim::promises::{Call, Kept, Said, Watch};
 
 /// The start of a [`fold`].
 pub const FOLD: u64 = 0xcbf2_9ce4_8422_2325;
@@ -34,6 +35,12 @@ pub struct Inner {
     pub lines: Vec<String>,
     /// The calls.
     pub history: Vec<Operation>,
+    /// The calls of clients of the v3 keys.
+    pub calls: Vec<Call>,
+    /// What watches of the v3 keys heard.
+    pub watches: Vec<Watch>,
+    /// Until when leases of the v3 keys live.
+    pub kept: Vec<Kept>,
     /// How often each member has crashed.
     pub lives: BTreeMap<u64, u64>,
 }
@@ -84,5 +91,32 @@ impl Record {
         let operation = &mut inner.history[at];
         operation.answer = answer;
         operation.end = Some(end);
+    }
+
+    /// Notes that a client of the v3 keys asks; the answer is the call's place.
+    pub fn begins(&self, call: Call) -> usize {
+        self.note(call.client, format_args!("asks {} {:?}", call.member, call.wish));
+        let mut inner = self.inner();
+        let start = inner.events;
+        inner.calls.push(Call { start, ..call });
+        inner.calls.len() - 1
+    }
+
+    /// Notes what it was told.
+    pub fn ends(&self, at: usize, said: Said) {
+        let client = self.inner().calls[at].client;
+        self.note(client, format_args!("is told {said:?}"));
+        let mut inner = self.inner();
+        let end = inner.events;
+        let call = &mut inner.calls[at];
+        call.said = said;
+        call.end = end;
+    }
+
+    /// Makes room for what a watch hears; the answer is its place.
+    pub fn watches(&self, watch: Watch) -> usize {
+        let mut inner = self.inner();
+        inner.watches.push(watch);
+        inner.watches.len() - 1
     }
 }

@@ -1,18 +1,23 @@
-//! A world that one seed decides: three members, two clients, faults, and the checks.
+//! A world that one seed decides: three members or five, their clients, faults, and the checks.
 //!
-//! A run has two parts. First there is trouble: links break, members lose power or go slow, leaders
-//! are moved. Then everything is repaired, and the members must agree and answer again.
+//! A run has two parts. First there is trouble: links break, members lose power, disks fail or go
+//! slow, leaders are moved. Then everything is repaired, and the members must agree and answer
+//! again.
+
+mod faults;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
+use corebox::consensus::auto_compaction::AutoCompaction;
 use corebox::consensus::log_store::WriterKind;
 use corebox::consensus::mistakes::Mistakes;
 use corebox::consensus::{Cluster, Member, Options, Peer, Seams};
@@ -23,18 +28,28 @@ use corebox::platform::disk::MemoryDisk;
 use corebox::platform::net::{Address, Net as _};
 use corebox::rpc::server::access::Access;
 use corebox::rpc::server::keys_v2::{self, Service};
-use corebox::rpc::server::{listen, peer};
+use corebox::rpc::server::{listen, peer, v3};
 use corebox::store::wal::Sizes;
 
 use crate::sim::checks::{Answer, linearizable};
 use crate::sim::client::Client;
 use crate::sim::invariants::Invariants;
+use crate::sim::kv::KvClient;
 use crate::sim::net::{SimClock, TurmoilNet};
+use crate::sim::promises::{self, Heard, Said};
 use crate::sim::record::Record;
 use crate::sim::scribe;
+use crate::sim::watcher::Watcher;
+use crate::sim::world::faults::{Aim, Broken};
 
-const MEMBERS: u64 = 3;
-const CLIENTS: u64 = 2;
+/// One seed in so many has five members; the others have three.
+const FIVE_IN: u64 = 3;
+/// The numbers of clients of the v2 keys, of the v3 keys, and of those that watch the v3 keys.
+const CLIENTS: Range<u64> = 11..13;
+const KV_CLIENTS: Range<u64> = 13..15;
+const WATCHERS: Range<u64> = 15..17;
+/// The number of the client that looks whether everything works again.
+const PROBE: u64 = 20;
 const PEER_PORT: u16 = 2380;
 const CLIENT_PORT: u16 = 2379;
 /// How long a member works on a client's request.
@@ -74,8 +89,24 @@ pub struct Outcome {
     pub calls: usize,
     /// Those that were answered.
     pub answered: usize,
+    /// Answers that clients of the v3 keys got, and events that their watches were told.
+    pub answered_v3: usize,
+    /// See there.
+    pub events: usize,
     /// Losses of power.
     pub crashes: u64,
+    /// Those within a sync.
+    pub crashes_in_sync: u64,
+    /// Members that ended since their disk failed.
+    pub disk_errors: u64,
+    /// Members that caught up by a checkpoint.
+    pub installed: u64,
+    /// Compactions of the v3 keys, leases that ended and alarms that were raised.
+    pub compactions: usize,
+    /// See there.
+    pub leases_ended: usize,
+    /// See there.
+    pub alarms: u64,
     /// Unsynced operations that they lost or tore.
     pub lost_writes: u64,
     /// What went wrong, if anything.
@@ -88,30 +119,46 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} steps, {} of {} calls answered, {} crashes lost {} unsynced operations, hash {:016x}",
-            self.steps, self.answered, self.calls, self.crashes, self.lost_writes, self.hash
+            "{} steps, {} of {} calls answered, {} of v3, {} events, {} compactions, {} leases ended, {} alarms, {} crashes ({} in a sync) lost {} unsynced operations, {} disk errors, {} checkpoints installed, hash {:016x}",
+            self.steps,
+            self.answered,
+            self.calls,
+            self.answered_v3,
+            self.events,
+            self.compactions,
+            self.leases_ended,
+            self.alarms,
+            self.crashes,
+            self.crashes_in_sync,
+            self.lost_writes,
+            self.disk_errors,
+            self.installed,
+            self.hash
         )
     }
-}
-
-/// What is wrong with the network: one thing at a time, because the simulator's calls overwrite
-/// each other.
-struct Broken {
-    name: &'static str,
-    at: IpAddr,
-    other: IpAddr,
 }
 
 /// One member as the world sees it.
 struct Host {
     ip: IpAddr,
     disk: MemoryDisk,
-    member: Arc<Mutex<Option<Member>>>,
-    /// When it gets its power back.
+    member: Slot<Member>,
+    /// Why it could not start.
+    failed: Slot<String>,
+    /// When it starts again.
     down_until: Option<u64>,
+    /// Since when its disk is known to have refused something.
+    refused_at: Option<u64>,
 }
 
+/// What a member's host and the world share.
+type Slot<T> = Arc<Mutex<Option<T>>>;
+
 impl Host {
+    fn failed(&self) -> MutexGuard<'_, Option<String>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn member(&self) -> MutexGuard<'_, Option<Member>> {
         self.member.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,21 +189,60 @@ pub fn run(setup: &Setup) -> Outcome {
         }));
     });
     PANIC.take();
+    align_task_numbers();
     World::new(setup.clone()).run()
+}
+
+/// Lets every run begin at the same place in tokio's numbers of tasks. They go on for as long as
+/// the process, and a runtime that ends drops its tasks in an order that follows from the lowest
+/// bits of their numbers; so they would decide which connections of a crashed member end first.
+fn align_task_numbers() {
+    /// More than the lists into which a runtime sorts its tasks, and a power of two as they are.
+    const PERIOD: u64 = 1 << 10;
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime without I/O and timers needs nothing");
+    let next = || runtime.spawn(async {}).id().to_string().parse::<u64>();
+    while !next().expect("a task's number").is_multiple_of(PERIOD) {}
 }
 
 /// What a member's host runs, from one loss of power to the next.
 async fn serve(
     options: Options,
     seams: Seams,
-    slot: Arc<Mutex<Option<Member>>>,
+    member: Slot<Member>,
+    failed: Slot<String>,
     stop: Arc<AtomicBool>,
 ) -> Result<(), Box<dyn std::error::Error>> {
+    match start(options, seams, &stop).await {
+        Ok(started) => *member.lock().unwrap_or_else(PoisonError::into_inner) = Some(started),
+        // The world decides whether it may be so.
+        Err(error) => {
+            let why = error.to_string();
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        }
+    }
+    std::future::pending().await
+}
+
+async fn start(
+    options: Options,
+    seams: Seams,
+    stop: &Arc<AtomicBool>,
+) -> Result<Member, Box<dyn std::error::Error>> {
     let (clock, random) = (seams.clock.clone(), seams.random.fork());
+    let election = Duration::from_millis(options.election_ms);
     let member = Member::start(options, seams).await?;
     let tasks = Tasks::default();
     let any = |port| Address::Tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
     peer::serve(TurmoilNet.bind(&any(PEER_PORT)).await?, &member, &tasks);
+    let grpc = v3::Service {
+        member: member.clone(),
+        random: Arc::new(random.fork()),
+        deadline: DEADLINE,
+        election,
+        stop: tasks.stopping(),
+        tasks: tasks.clone(),
+    };
     let service = Service {
         member: member.clone(),
         clock,
@@ -165,17 +251,19 @@ async fn serve(
         stop: tasks.stopping(),
     };
     let clients = TurmoilNet.bind(&any(CLIENT_PORT)).await?;
-    listen::serve(clients, keys_v2::router(service), &tasks);
-    let writes = member.clone();
+    let answers = v3::Beside::new(Arc::new(grpc), keys_v2::router(service));
+    listen::serve_both(clients, answers, &listen::Places::default(), &tasks);
+    let (writes, stop) = (member.clone(), stop.clone());
     tasks.spawn("scribe", |_| async move { scribe::work(writes, random, &stop).await });
-    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(member);
-    std::future::pending().await
+    Ok(member)
 }
 
 /// A member's options, a little different for every seed.
 fn options(setup: &Setup, cluster: &Cluster, id: u64, random: &Random) -> Options {
     let heartbeat_ms = random.between(40, 80);
     let segment_bytes = random.between(4, 32) << 10;
+    let compaction_ms = random.between(300, 3_000);
+    let keep = AutoCompaction::Periodic(Duration::from_millis(compaction_ms));
     Options {
         heartbeat_ms,
         election_ms: heartbeat_ms * random.between(4, 6),
@@ -183,6 +271,8 @@ fn options(setup: &Setup, cluster: &Cluster, id: u64, random: &Random) -> Option
         sizes: Sizes { first_bytes: 4 << 10, segment_bytes },
         checkpoint_log_bytes: random.between(1, 16) << 10,
         entries_kept: random.between(0, 10),
+        quota_bytes: random.one_in(6).then(|| random.between(600, 3_000)),
+        auto_compaction: random.one_in(4).then_some(keep),
         mistakes: setup.mistakes,
         ..Options::new(id, cluster.clone(), PathBuf::from("/member"))
     }
@@ -204,11 +294,18 @@ struct World {
     broken: Broken,
     heal_at: Option<u64>,
     crashes: u64,
+    crashes_in_sync: u64,
+    disk_errors: u64,
+    aim: Option<Aim>,
+    members: u64,
+    /// The revision of the v3 keys after the last change there will be; 0 while it is not known.
+    last: Arc<AtomicI64>,
 }
 
 impl World {
     fn new(setup: Setup) -> Self {
         let random = Random::seeded(setup.seed);
+        let members = if random.one_in(FIVE_IN) { 5 } else { 3 };
         let tick_ms = [1, 2, 5][usize::try_from(random.below(3)).unwrap_or_default()];
         let latency_ms_max = random.between(1, 20);
         let sim = turmoil::Builder::new()
@@ -236,6 +333,11 @@ impl World {
             broken: Broken { name: "", at: ip(1), other: ip(1) },
             heal_at: None,
             crashes: 0,
+            crashes_in_sync: 0,
+            disk_errors: 0,
+            aim: None,
+            members,
+            last: Arc::default(),
         };
         world.add_members();
         world.add_clients();
@@ -247,8 +349,9 @@ impl World {
             name: format!("m{number}"),
             peer_urls: vec![format!("http://{}:{PEER_PORT}", ip(number))],
         };
-        let cluster = Cluster::new((1..=MEMBERS).map(peer), "sim").expect("three make a cluster");
-        for number in 1..=MEMBERS {
+        let peers = (1..=self.members).map(peer);
+        let cluster = Cluster::new(peers, "sim").expect("three or five make a cluster");
+        for number in 1..=self.members {
             let disk = MemoryDisk::new(self.random.fork(), self.random.between(0, 20));
             let id = cluster.named(&format!("m{number}")).expect("it was named");
             let options = options(&self.setup, &cluster, id, &self.random);
@@ -259,23 +362,42 @@ impl World {
                 clock: Arc::new(SimClock { start: skew }),
                 random: Arc::new(self.random.fork()),
             };
-            let member: Arc<Mutex<Option<Member>>> = Arc::default();
-            let (slot, stop) = (member.clone(), self.stop.clone());
+            let (member, failed): (Slot<Member>, Slot<String>) = Default::default();
+            let (slot, why, stop) = (member.clone(), failed.clone(), self.stop.clone());
             self.sim.host(ip(number), move || {
-                serve(options.clone(), seams.clone(), slot.clone(), stop.clone())
+                let (slot, why, stop) = (slot.clone(), why.clone(), stop.clone());
+                serve(options.clone(), seams.clone(), slot, why, stop)
             });
-            self.hosts.insert(number, Host { ip: ip(number), disk, member, down_until: None });
+            let ip = ip(number);
+            let host = Host { ip, disk, member, failed, down_until: None, refused_at: None };
+            self.hosts.insert(number, host);
         }
     }
 
     fn add_clients(&mut self) {
-        for number in 11..11 + CLIENTS {
+        for number in CLIENTS {
             let client = Client::new(number, &self.urls(), &self.record, self.random.fork());
             let (stop, complaint) = (self.stop.clone(), self.complaint.clone());
             self.sim.client(ip(number), async move {
                 if let Err(wrong) = client.work(&stop).await {
                     *complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(wrong);
                 }
+                Ok(())
+            });
+        }
+        for number in KV_CLIENTS {
+            let client = KvClient::new(number, &self.urls(), &self.record, self.random.fork());
+            let stop = self.stop.clone();
+            self.sim.client(ip(number), async move {
+                client.work(&stop).await;
+                Ok(())
+            });
+        }
+        for number in WATCHERS {
+            let watcher = Watcher::new(number, &self.urls(), &self.record, self.random.fork());
+            let last = self.last.clone();
+            self.sim.client(ip(number), async move {
+                watcher.work(&last).await;
                 Ok(())
             });
         }
@@ -293,7 +415,19 @@ impl World {
         };
         let inner = self.record.inner();
         let answered = |answer: &Answer| !matches!(answer, Answer::Unknown | Answer::Refused);
+        let truth = self.invariants.truth();
+        let heard = inner.watches.iter().flat_map(|watch| &watch.heard);
+        let told =
+            |heard: &Heard| if let Heard::Events { facts, .. } = heard { facts.len() } else { 0 };
         Outcome {
+            answered_v3: inner.calls.iter().filter(|call| call.said != Said::Nothing).count(),
+            events: heard.map(told).sum(),
+            crashes_in_sync: self.crashes_in_sync,
+            disk_errors: self.disk_errors,
+            installed: self.invariants.installed(),
+            compactions: truth.compactions.len(),
+            leases_ended: truth.revoked.len(),
+            alarms: truth.alarms,
             hash: inner.hash,
             steps: self.steps,
             calls: inner.history.len(),
@@ -313,22 +447,57 @@ impl World {
                 self.fault();
                 next_fault = self.now_ms + self.random.between(20, pause_max);
             }
-            self.restart_due();
             self.step()?;
         }
         self.repair();
-        let probe = Client::new(20, &self.urls(), &self.record, self.random.fork());
-        self.sim.client(ip(20), async move {
+        self.probe()?;
+        self.check_history()
+    }
+
+    /// Steps until everyone answers and agrees, and all that was watched is told.
+    fn probe(&mut self) -> Result<(), String> {
+        let probe = Client::new(PROBE, &self.urls(), &self.record, self.random.fork());
+        let answered = Arc::new(AtomicBool::new(false));
+        let told = answered.clone();
+        self.sim.client(ip(PROBE), async move {
             probe.until_all_answer().await;
+            told.store(true, Ordering::Relaxed);
             Ok(())
         });
         let deadline = self.now_ms + self.setup.repair_ms;
-        while !self.step()? || !self.agree() {
+        loop {
+            let done = self.step()?;
+            let agreed = answered.load(Ordering::Relaxed) && self.agree();
+            if agreed {
+                let revision = self.invariants.truth().revision();
+                self.last.store(revision, Ordering::Relaxed);
+                if done {
+                    return Ok(());
+                }
+            }
             if self.now_ms > deadline {
-                return Err(format!("no agreement {} ms after the repair", self.setup.repair_ms));
+                let what = if agreed { "not all was told" } else { "no agreement" };
+                return Err(format!("{what} {} ms after the repair", self.setup.repair_ms));
             }
         }
-        linearizable(&self.record.inner().history)
+    }
+
+    /// Checks what can only be known when all is over.
+    fn check_history(&self) -> Result<(), String> {
+        let truth = self.invariants.truth();
+        for host in self.hosts.values() {
+            let member = host.member();
+            let member = member.as_ref().ok_or("a member is away at the end")?;
+            if !member.read(|machine| machine == truth.machine()) {
+                return Err(format!("{} has other keys than were agreed on", host.ip));
+            }
+        }
+        let inner = self.record.inner();
+        linearizable(&inner.history)?;
+        promises::calls(truth, &inner.calls)?;
+        promises::leases(truth, &inner.kept, self.tick_ms)?;
+        let last = self.last.load(Ordering::Relaxed);
+        inner.watches.iter().try_for_each(|watch| promises::watch(truth, watch, last))
     }
 
     /// One step of simulated time, and the checks. True when all clients are done.
@@ -343,14 +512,22 @@ impl World {
         if let Some(wrong) = self.complaint.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(wrong);
         }
+        self.end_refused()?;
+        let mut running = Vec::new();
         for (number, host) in &self.hosts {
-            let member = host.member().clone();
-            if let Some(member) = member
-                && let Some(status) = self.invariants.check(*number, &member)?
-            {
+            let Some(member) = host.member().clone() else { continue };
+            // One that stopped after all because its disk failed ends with the next step.
+            if member.status().failed.is_some() && host.disk.has_refused() {
+                continue;
+            }
+            if let Some(status) = self.invariants.check(*number, &member, self.now_ms)? {
                 self.record.note(*number, format_args!("{status}"));
             }
+            running.push(member);
         }
+        self.invariants.check_quorum(&running, self.members)?;
+        self.crash_in_sync();
+        self.restart_due();
         Ok(done)
     }
 
@@ -367,140 +544,7 @@ impl World {
     }
 
     fn everyone(&self) -> Vec<IpAddr> {
-        let clients = (11..11 + CLIENTS).map(ip);
+        let clients = CLIENTS.chain(KV_CLIENTS).chain(WATCHERS).map(ip);
         self.hosts.values().map(|host| host.ip).chain(clients).collect()
-    }
-
-    fn some_member(&self) -> u64 {
-        self.random.between(1, MEMBERS)
-    }
-
-    fn fault(&mut self) {
-        let number = self.some_member();
-        let other = self.some_member();
-        let until = self.now_ms + self.random.between(50, 2000);
-        let name = match self.random.below(100) {
-            0..15 => "cut off from the members",
-            15..20 => "cut off from everyone",
-            20..30 => "cannot send to another",
-            30..35 => "paused",
-            35..60 => "crash",
-            60..65 => "crash of all",
-            65..75 => "slow disk",
-            75..85 => "move the leader",
-            85..95 => "checkpoint",
-            _ => "heal",
-        };
-        self.record.note(number, format_args!("fault: {name}, other {other}, until {until}"));
-        match name {
-            "crash" => return self.crash(number, until),
-            "crash of all" => return (1..=MEMBERS).for_each(|number| self.crash(number, until)),
-            "slow disk" => {
-                return self.hosts[&number].disk.set_sync_ms_max(self.random.between(0, 400));
-            }
-            "move the leader" => return self.move_leader(other),
-            "checkpoint" => return self.checkpoint(),
-            _ => {}
-        }
-        self.broken = Broken { name, at: ip(number), other: ip(other) };
-        self.heal_at = Some(until);
-        self.set_links();
-    }
-
-    /// Makes every link work, delivers what was held, and breaks again what is to be broken.
-    fn set_links(&self) {
-        let everyone = self.everyone();
-        for (at, a) in everyone.iter().enumerate() {
-            for b in &everyone[at + 1..] {
-                self.sim.release(*a, *b);
-            }
-        }
-        let Broken { name, at, other } = self.broken;
-        for to in everyone.into_iter().filter(|to| *to != at) {
-            match name {
-                "cut off from the members" if to <= ip(MEMBERS) => self.sim.partition(at, to),
-                "cut off from everyone" => self.sim.partition(at, to),
-                "cannot send to another" if to == other => self.sim.partition_oneway(at, to),
-                "paused" => self.sim.hold(at, to),
-                _ => {}
-            }
-        }
-    }
-
-    fn heal(&mut self) {
-        self.heal_at = None;
-        self.broken.name = "";
-        self.set_links();
-    }
-
-    /// The power of a member fails: nothing more leaves it, and its disk keeps what was synced.
-    fn crash(&mut self, number: u64, until: u64) {
-        if self.hosts[&number].down_until.is_some() {
-            return;
-        }
-        // Dropping a simulated stream says goodbye to the other end. A power failure does not.
-        let me = ip(number);
-        for to in self.everyone().into_iter().filter(|to| *to != me) {
-            self.sim.partition(me, to);
-        }
-        *self.hosts[&number].member() = None;
-        self.sim.crash(me);
-        self.set_links();
-        let host = self.hosts.get_mut(&number).expect("a member");
-        let unsynced = host.disk.crash();
-        host.down_until = Some(until);
-        self.invariants.crashed(number);
-        *self.record.inner().lives.entry(number).or_default() += 1;
-        self.crashes += 1;
-        self.record.note(number, format_args!("crashed with {unsynced} unsynced operations"));
-    }
-
-    fn restart_due(&mut self) {
-        if self.heal_at.is_some_and(|at| at <= self.now_ms) {
-            self.heal();
-        }
-        for (number, host) in &mut self.hosts {
-            if host.down_until.is_some_and(|at| at <= self.now_ms) {
-                host.down_until = None;
-                self.record.note(*number, format_args!("starts again"));
-                self.sim.bounce(host.ip);
-            }
-        }
-    }
-
-    fn repair(&mut self) {
-        self.record.note(0, format_args!("everything is repaired"));
-        self.heal();
-        for host in self.hosts.values_mut() {
-            host.disk.set_sync_ms_max(5);
-            host.down_until = host.down_until.map(|_| 0);
-        }
-        self.restart_due();
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    /// Asks whoever leads to hand leadership to another.
-    fn move_leader(&self, to: u64) {
-        let target = self.hosts[&to].member().as_ref().map(Member::id);
-        let Some(target) = target else { return };
-        for host in self.hosts.values() {
-            let Some(member) = host.member().clone() else { continue };
-            let (raft, ..) = member.parts();
-            if raft.is_leader() && member.id() != target {
-                // The call only puts a message in a queue, so it is ready at the first poll.
-                let trigger = raft.trigger();
-                let moved = trigger.transfer_leader(target);
-                futures_util::FutureExt::now_or_never(moved);
-            }
-        }
-    }
-
-    /// Asks every member that runs for a checkpoint.
-    fn checkpoint(&self) {
-        for host in self.hosts.values() {
-            let Some(member) = host.member().clone() else { continue };
-            let (raft, ..) = member.parts();
-            futures_util::FutureExt::now_or_never(raft.trigger().snapshot());
-        }
     }
 }
