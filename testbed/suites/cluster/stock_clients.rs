@@ -18,11 +18,16 @@ fn installed(shelf: &str) -> PathBuf {
     folder
 }
 
-/// Runs a script with the member's host and port as its arguments, all of its steps to the last.
+/// Runs a script with the member's host and port as its arguments.
 fn script(program: Program, name: &str, member: &Member) {
-    let (host, port) = (member.client.ip().to_string(), member.client.port().to_string());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name);
-    let said = program.arg(path).args([host, port]).run(SCRIPT).unwrap_or_else(|error| {
+    steps(program.arg(path), name, member);
+}
+
+/// Runs a program with the member's host and port as its arguments, all of its steps to the last.
+fn steps(program: Program, name: &str, member: &Member) {
+    let (host, port) = (member.client.ip().to_string(), member.client.port().to_string());
+    let said = program.args([host, port]).run(SCRIPT).unwrap_or_else(|error| {
         panic!("{name}: {}", testbed::error::chain(&error));
     });
     assert!(said.ends_with("\nend\n"), "{name} left early: {said}");
@@ -58,4 +63,12 @@ fn etcd3_of_npm_works_with_a_member() {
     let member = super::alone(&site);
     let packages = installed("npm").join("node_modules");
     script(Program::new("/usr/bin/node").env("NODE_PATH", packages), "npm_etcd3.cjs", &member);
+}
+
+#[test]
+fn etcd_client_of_crates_works_with_a_member() {
+    let site = super::site("client-crates");
+    let name = "crates_etcd_client";
+    let program = Program::new(installed("crates").join("bin").join(name));
+    steps(program, name, &super::alone(&site));
 }

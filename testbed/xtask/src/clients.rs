@@ -2,8 +2,9 @@
 //! and with the checksums that `testbed/clients` names.
 //!
 //! ```text
-//!   target/clients/pypi   the packages of testbed/clients/requirements.txt
-//!   target/clients/npm    those of testbed/clients/package-lock.json
+//!   target/clients/pypi    the packages of testbed/clients/requirements.txt
+//!   target/clients/npm     those of testbed/clients/package-lock.json
+//!   target/clients/crates  the program crates_etcd_client.rs, with those of Cargo.lock
 //! ```
 
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ struct Shelf {
     install: &'static str,
 }
 
-const SHELVES: [Shelf; 2] = [
+const SHELVES: [Shelf; 3] = [
     Shelf {
         name: "pypi",
         pins: "requirements.txt",
@@ -33,6 +34,13 @@ const SHELVES: [Shelf; 2] = [
         name: "npm",
         pins: "package.json package-lock.json",
         install: "npm ci --silent --ignore-scripts --no-audit --no-fund",
+    },
+    Shelf {
+        name: "crates",
+        pins: "Cargo.toml Cargo.lock crates_etcd_client.rs",
+        // Here only the program is wanted of what is built.
+        install: "CARGO_TARGET_DIR=target cargo install --quiet --locked --debug --path . \
+                  --root . && rm -r target",
     },
 ];
 

@@ -55,6 +55,7 @@ impl Need {
                 ("python3-pip", "/usr/bin/pip3"),
                 ("nodejs", "/usr/bin/node"),
                 ("npm", "/usr/bin/npm"),
+                ("protobuf-compiler", "/usr/bin/protoc"),
             ],
         }
     }
