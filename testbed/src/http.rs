@@ -64,7 +64,7 @@ pub fn ask(
     let stream = net.connect(server, limit).map_err(failed)?;
     stream.set_read_timeout(Some(limit)).map_err(failed)?;
     stream.set_write_timeout(Some(limit)).map_err(failed)?;
-    converse(stream, request, whom)
+    converse(stream, request, &whom)
 }
 
 /// `GET` of a path inside the lab's network.
@@ -86,7 +86,7 @@ pub fn ask_local(
     let whom = format!("http://{server}{} ({})", request.path, request.method);
     let failed = |source| LabError::Ask { whom: whom.clone(), source };
     let stream = dial(server, limit).map_err(failed)?;
-    converse(stream, request, whom)
+    converse(stream, request, &whom)
 }
 
 /// Opens an answer on this host that does not end, and returns its lines behind the head.
@@ -109,6 +109,47 @@ pub fn follow_local(
     Err(failed(io::ErrorKind::UnexpectedEof.into()))
 }
 
+/// An answer on this host that may come late, or go on: its parts are there when they are looked for.
+#[derive(Debug)]
+pub struct Slow {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+    whom: String,
+}
+
+impl Slow {
+    /// Asks, and waits until the head of the answer has come.
+    pub fn ask(
+        server: SocketAddrV4,
+        request: &Request<'_>,
+        limit: Duration,
+    ) -> Result<Self, LabError> {
+        let whom = format!("http://{server}{} ({})", request.path, request.method);
+        let failed = |source| LabError::Ask { whom: whom.clone(), source };
+        let mut stream = dial(server, limit).map_err(failed)?;
+        stream.write_all(request.text().as_bytes()).map_err(failed)?;
+        let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
+        while !bytes.windows(4).any(|end| end == b"\r\n\r\n") {
+            match stream.read(&mut part).map_err(failed)? {
+                0 => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
+                length => bytes.extend_from_slice(&part[..length]),
+            }
+        }
+        stream.set_nonblocking(true).map_err(failed)?;
+        Ok(Self { stream, bytes, whom })
+    }
+
+    /// What has come so far.
+    pub fn so_far(&mut self) -> Result<Answer, LabError> {
+        let failed = |source| LabError::Ask { whom: self.whom.clone(), source };
+        match self.stream.read_to_end(&mut self.bytes) {
+            // What came before there was no more is kept.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(failed(error)),
+            _ => parsed(&self.bytes, &self.whom).map_err(failed),
+        }
+    }
+}
+
 fn dial(server: SocketAddrV4, limit: Duration) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&server.into(), limit)?;
     stream.set_read_timeout(Some(limit))?;
@@ -127,7 +168,7 @@ pub fn ask_socket(
     let stream = UnixStream::connect(socket).map_err(failed)?;
     stream.set_read_timeout(Some(limit)).map_err(failed)?;
     stream.set_write_timeout(Some(limit)).map_err(failed)?;
-    converse(stream, request, whom)
+    converse(stream, request, &whom)
 }
 
 /// What to ask.
@@ -157,19 +198,22 @@ impl Request<'_> {
 fn converse(
     mut stream: impl Read + Write,
     request: &Request<'_>,
-    whom: String,
+    whom: &str,
 ) -> Result<Answer, LabError> {
-    let failed = |source| LabError::Ask { whom: whom.clone(), source };
+    let failed = |source| LabError::Ask { whom: whom.to_owned(), source };
     stream.write_all(request.text().as_bytes()).map_err(failed)?;
     let mut bytes = Vec::new();
     stream.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
-    let text = String::from_utf8_lossy(&bytes);
+    parsed(&bytes, whom).map_err(failed)
+}
+
+fn parsed(bytes: &[u8], whom: &str) -> io::Result<Answer> {
+    let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let Some(status) = status else {
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer")));
-    };
-    Ok(Answer { status, head: head.to_owned(), body: body.to_owned(), whom })
+    let status =
+        status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer"))?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned(), whom: whom.to_owned() })
 }
 
 #[cfg(test)]
@@ -182,7 +226,7 @@ mod tests {
         theirs.write_all(b"HTTP/1.0 201 Created\r\nX-Etcd-Index: 7\r\n\r\n{\"a\":1}").unwrap();
         theirs.shutdown(std::net::Shutdown::Write).unwrap();
         let request = Request { method: "GET", path: "/", body: None };
-        let answer = converse(ours, &request, "it".to_owned()).unwrap();
+        let answer = converse(ours, &request, "it").unwrap();
         assert_eq!(answer.status, 201);
         assert_eq!(answer.header("x-etcd-index"), Some("7"));
         assert_eq!(answer.json().unwrap()["a"], 1);

@@ -2,6 +2,7 @@
 
 mod boot;
 mod etcd;
+mod faults;
 mod figures;
 
 use std::fs;
@@ -23,6 +24,8 @@ pub(crate) enum What {
     },
     /// Speed and size of the store, beside those of etcd
     Etcd(etcd::Options),
+    /// What those who put notice of clients that do wrong, and what memory these take
+    Faults(faults::Options),
 }
 
 /// Measures, and prints a table.
@@ -30,11 +33,12 @@ pub(crate) fn run(what: &What) -> Result<(), LabError> {
     match what {
         What::Boot { times } => boot::run(*times),
         What::Etcd(options) => etcd::run(options),
+        What::Faults(options) => faults::run(options),
     }
 }
 
 /// What these figures were taken on.
-fn machine() -> Result<String, LabError> {
+pub(crate) fn machine() -> Result<String, LabError> {
     let read =
         |path: &str| fs::read_to_string(path).map_err(LabError::file("read", Path::new(path)));
     let value = |text: &str, key: &str| {

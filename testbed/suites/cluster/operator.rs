@@ -11,10 +11,6 @@ use testbed::http::{self, Request};
 use testbed::wait;
 
 const WRITES: u64 = 20;
-/// Connections that are opened and then say nothing.
-const IDLE: u32 = 2_000;
-/// Memory that one of them may take: ten thousand take less than 256 MB.
-const IDLE_BYTES: f64 = 25_600.0;
 
 /// The samples of `/metrics` by their name and labels.
 fn metrics(member: &Member) -> BTreeMap<String, f64> {
@@ -187,32 +183,6 @@ fn the_log_level_is_changed_while_it_runs() {
         if said.contains("a connection ended") { Ok(()) } else { Err(said) }
     })
     .unwrap();
-}
-
-#[test]
-fn connections_that_say_nothing_cost_little_and_disturb_nobody() {
-    let site = super::site("idle");
-    let member = super::alone(&site);
-    member.set("/before", "1").unwrap();
-    let resident = || metrics(&member)["process_resident_memory_bytes"];
-    let before = resident();
-    let mut idle = Vec::new();
-    for number in 0..IDLE {
-        let mut stream = TcpStream::connect(member.client).unwrap();
-        if number % 2 == 0 {
-            stream.write_all(b"GET /v2/keys/before HTT").unwrap();
-        }
-        idle.push(stream);
-    }
-    wait::until("all connections to be served", ANSWER, || {
-        let open = metrics(&member)["process_open_fds"];
-        if open > f64::from(IDLE) { Ok(()) } else { Err(open.to_string()) }
-    })
-    .unwrap();
-    member.set("/meanwhile", "1").unwrap();
-    let each = (resident() - before) / f64::from(IDLE);
-    assert!(each < IDLE_BYTES, "each takes {each} bytes");
-    drop(idle);
 }
 
 #[test]

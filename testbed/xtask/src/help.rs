@@ -116,13 +116,27 @@ docs/testing.md says what each of them shows.",
   --break NAME   with a planted mistake, which the sweep must find",
     },
     Verb {
+        name: "differential",
+        usage: "[--api v2|v3] [--seeds A..B] [--requests N]",
+        about: "Give a member and a real etcd the same random requests, and say where they differ",
+        more: "\
+  --api v2|v3    only that API: v2 is compared with etcd 3.4.23, v3 with 3.5.1 [default: both]
+  --seeds A..B   which seeds, or how many from 0 on [default: 20]
+  --requests N   requests of each seed [default: 2000]
+
+Both etcds are fetched once and unpacked into target/peers. The suite cluster tells two seeds; a
+failure says with which words here it is told again.",
+    },
+    Verb {
         name: "bench",
         usage: "NAME [OPTIONS]",
         about: "Measure something, in one run on this machine",
         more: "\
   cargo xtask bench boot [--times N]   the image's build and size, from power to a cluster, memory
   cargo xtask bench etcd [OPTIONS]     speed and size of the store, beside those of two etcds
+  cargo xtask bench faults [OPTIONS]   what those who put notice of clients that do wrong
 
+Of `etcd`:
   --rows NAME…       only these rows: put-64 put-1000 put-1 put-three get-64 list-8 txn-64 watch
                      fill start idle put-v2 get-v2 compact
   --rounds N         how many times, but for fill, idle and compact; figures are medians [default: 3]
@@ -131,9 +145,29 @@ docs/testing.md says what each of them shows.",
   --million N        how many keys, and revisions to compact, a million is [default: 1000000]
   --minutes N        after how many minutes nothing more is begun [default: 45]
 
-What is measured is the released program. All of `etcd` takes about twenty minutes, on a computer that
+Of `faults`:
+  --rows NAME…       only these rows: oversize bad-text malformed lying slow idle deaf
+  --rounds N         how many times; figures are medians [default: 3]
+  --seconds N        how long eight clients put undisturbed, and then disturbed [default: 5]
+  --idle N, --slow N, --deaf N   how many connections [default: 10000, 1000, 16]
+
+What `etcd` measures is the released program. All of `etcd` takes about twenty minutes, on a computer that
 does nothing else. The etcds are fetched from Debian and PyPI once and unpacked into target/peers;
 nothing is installed. docs/performance.md says what each row is.",
+    },
+    Verb {
+        name: "trace",
+        usage: "kube [OPTIONS]",
+        about: "Ask a store what a kube-apiserver asks, and hold it to what that relies on",
+        more: "\
+  --seconds N      how long [default: 120]
+  --rate N         requests in a second [default: 500]
+  --seed N         what is asked depends on it [default: 1]
+  --endpoint URL…  members of one cluster that runs: it is written to, and compacted
+
+Without endpoints one member is started for it, then three. It fails if a request fails, an event is
+lost, doubled or out of order, a bookmark is ahead of its events, a read and a watch do not agree, or
+99 of 100 answers take more than 50 ms. docs/testing.md says more.",
     },
     Verb {
         name: "manual",

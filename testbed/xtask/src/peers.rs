@@ -91,8 +91,8 @@ impl Peer {
         words.args([folder().join(self.name)]).run().map_err(|_| {
             let program = self.program();
             Failure::First(format!(
-                "{}: {why} `cargo xtask bench etcd` compares with the etcd of exactly that \
-                 package; it can also be put at {}",
+                "{}: {why} Ours is compared with the etcd of exactly that package; it can also be \
+                 put at {}",
                 self.package,
                 program.display()
             ))

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::build::{self, Build};
 use crate::clients;
 use crate::packages::{self, Need};
+use crate::peers;
 use crate::run::{Failure, Step, say};
 use crate::tour;
 
@@ -150,6 +151,7 @@ fn dev(suite: &str, cases: &[&str]) -> Result<(), Failure> {
 
 fn cluster(cases: &[&str]) -> Result<(), Failure> {
     clients::install()?;
+    peers::unpack()?;
     dev("cluster", cases)
 }
 

@@ -24,14 +24,14 @@ const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// A client that does one kind of operation.
 #[derive(Debug, Clone)]
-pub(super) struct Keys {
+pub(in crate::bench) struct Keys {
     kv: KvClient<Channel>,
     op: Op,
     value: Vec<u8>,
 }
 
 /// Makes clients that share connections.
-pub(super) fn clients(address: SocketAddrV4, op: Op, count: usize) -> Vec<Keys> {
+pub(in crate::bench) fn clients(address: SocketAddrV4, op: Op, count: usize) -> Vec<Keys> {
     let connections = (count / 10).max(CONNECTIONS).min(count);
     let connect = |_| etcd_v3::Client::new(address).kv;
     let connections: Vec<_> = (0..connections).map(connect).collect();

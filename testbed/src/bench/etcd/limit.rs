@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use corebox::foundation::tasks::Tasks;
 use corebox::platform::net::{Address, Net as _, TokioNet};
-use corebox::rpc::server::listen;
+use corebox::rpc::server::listen::{self, Places};
 use corebox::wire::etcd::v3::etcdserverpb as pb;
 use corebox::wire::etcd::v3::etcdserverpb::kv_server::{Kv, KvServer};
 use corebox::wire::etcd::v3::mvccpb::KeyValue;
@@ -27,7 +27,7 @@ pub(crate) fn serve(address: SocketAddrV4) -> Result<(), LabError> {
         let incoming = net.bind(&Address::Tcp(address.into())).await.map_err(failed)?;
         let router = Routes::new(KvServer::new(Nothing)).prepare().into_axum_router();
         let tasks = Tasks::default();
-        listen::serve_both(incoming, router, &tasks);
+        listen::serve_both(incoming, router, &Places::default(), &tasks);
         tasks.stopping().cancelled().await;
         Ok::<_, LabError>(())
     })

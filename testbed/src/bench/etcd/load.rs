@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use testbed::error::LabError;
+use testbed::latencies::Latencies;
 use tokio::task::JoinSet;
 
 /// How long clients may take to be answered for the last time.
@@ -14,33 +15,10 @@ const LAST_ANSWERS: Duration = Duration::from_mins(1);
 const FILL: Duration = Duration::from_mins(15);
 
 /// Asks one thing.
-pub(super) trait Client: Send + 'static {
+pub(in crate::bench) trait Client: Send + 'static {
     /// Asks for the `number`th time of all clients together; an answer that is not what it should
     /// be is an error.
     fn once(&mut self, number: u64) -> impl Future<Output = Result<(), String>> + Send;
-}
-
-/// How long operations took, in order.
-#[derive(Debug, Default)]
-pub(super) struct Latencies(Vec<u32>);
-
-impl Latencies {
-    fn new(mut micros: Vec<u32>) -> Self {
-        micros.sort_unstable();
-        Self(micros)
-    }
-
-    /// How many there were.
-    pub(super) fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    /// What so many of a thousand took at most, in milliseconds.
-    pub(super) fn per_mille(&self, part: usize) -> Result<f64, LabError> {
-        let at = (self.0.len() * part).div_ceil(1000).saturating_sub(1);
-        let micros = self.0.get(at).ok_or_else(|| LabError::Missing("no answer".to_owned()))?;
-        Ok(f64::from(*micros) / 1000.0)
-    }
 }
 
 /// What the clients of one load have in common.
@@ -59,7 +37,7 @@ const OVER: u8 = 2;
 
 /// Has clients ask for as long as `window` takes, after a time that does not count. Returns how
 /// long the operations took that ended within it, and what the window came to.
-pub(super) async fn during<C: Client, T>(
+pub(in crate::bench) async fn during<C: Client, T>(
     clients: Vec<C>,
     warm_up: Duration,
     window: impl Future<Output = T>,
@@ -131,16 +109,6 @@ mod tests {
             tokio::task::yield_now().await;
             if number == self.0 { Err(format!("not {number}")) } else { Ok(()) }
         }
-    }
-
-    #[test]
-    fn a_percentile_is_a_value_that_was_seen() {
-        let latencies = Latencies::new((1..=1000).rev().collect());
-        assert!((latencies.per_mille(500).unwrap() - 0.5).abs() < f64::EPSILON);
-        assert!((latencies.per_mille(990).unwrap() - 0.99).abs() < f64::EPSILON);
-        let one = Latencies::new(vec![7000]);
-        assert!((one.per_mille(990).unwrap() - 7.0).abs() < f64::EPSILON);
-        assert!(Latencies::default().per_mille(500).is_err());
     }
 
     #[tokio::test]

@@ -8,11 +8,11 @@
 
 mod compare;
 mod http1;
-mod kv;
+pub(super) mod kv;
 pub(super) mod limit;
-mod load;
-mod rows;
-mod servers;
+pub(super) mod load;
+pub(super) mod rows;
+pub(super) mod servers;
 mod watch;
 mod work;
 
@@ -148,7 +148,7 @@ fn figure(metric: rows::Metric, value: f64) -> String {
 
 /// This process and those that it starts share the first cores that it may use: a machine with
 /// more would compare something else.
-fn stay_on_few_cores() -> Result<(), LabError> {
+pub(super) fn stay_on_few_cores() -> Result<(), LabError> {
     let failed = |errno: rustix::io::Errno| LabError::Ask {
         whom: "the kernel for two cores".to_owned(),
         source: errno.into(),

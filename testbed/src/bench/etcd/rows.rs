@@ -64,7 +64,7 @@ impl Metric {
 
 /// One operation of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Op {
+pub(in crate::bench) enum Op {
     /// Put over so many keys; as many as there are puts, if that is more.
     Put {
         /// How many.

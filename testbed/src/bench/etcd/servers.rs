@@ -9,6 +9,7 @@ use corebox::wire::etcd::v3::etcdserverpb as pb;
 use testbed::error::LabError;
 use testbed::etcd::{Member, Site};
 use testbed::etcd_v3::{self, Client};
+use testbed::proc;
 use testbed::process::{Lifetime, Program, Running};
 use testbed::wait;
 
@@ -18,14 +19,12 @@ use crate::bench::etcd::rows::Row;
 const START: Duration = Duration::from_mins(2);
 /// How long a program may take to say its version, and a member to end.
 const END: Duration = Duration::from_mins(1);
-/// The kernel's unit of processor time in `/proc`: a hundredth of a second for every program.
-const TICKS_PER_SECOND: f64 = 100.0;
 /// How much of a log goes into an error, in lines.
 const LINES: usize = 5;
 
 /// Someone who is measured.
 #[derive(Debug, Clone)]
-pub(super) enum System {
+pub(in crate::bench) enum System {
     /// The program under test.
     Ours,
     /// One of etcd's own.
@@ -82,12 +81,12 @@ fn version(said: &str) -> Option<String> {
 
 /// Processes of one system, with a folder of their own; both end with this value.
 #[derive(Debug)]
-pub(super) struct Servers {
+pub(in crate::bench) struct Servers {
     /// The members; none of the limit.
-    members: Vec<Member>,
+    pub(in crate::bench) members: Vec<Member>,
     limit: Option<Running>,
     /// Whom to ask: the leader.
-    pub(super) address: SocketAddrV4,
+    pub(in crate::bench) address: SocketAddrV4,
     /// How long it took from the first start until all were healthy.
     pub(super) first_start: Duration,
     /// Last: processes end before their folder goes.
@@ -96,7 +95,7 @@ pub(super) struct Servers {
 
 impl Servers {
     /// Starts so many members without data, and waits until all are healthy.
-    pub(super) fn start(system: &System, count: usize) -> Result<Self, LabError> {
+    pub(in crate::bench) fn start(system: &System, count: usize) -> Result<Self, LabError> {
         let base = testbed::lab::root().with_file_name("bench");
         let site = Site::new(&base.to_string_lossy(), &system.name().replace(' ', "-"))?;
         if matches!(system, System::Limit) {
@@ -179,55 +178,28 @@ impl Servers {
 
     /// Processor time of all of them so far, in seconds.
     pub(super) fn cpu(&self) -> Result<f64, LabError> {
-        let used: Result<f64, _> = self.ids()?.into_iter().map(|id| proc(id, "stat", ticks)).sum();
-        Ok(used? / TICKS_PER_SECOND)
+        self.ids()?.into_iter().map(proc::cpu).sum()
     }
 
     /// Anonymous and shared memory of all of them, in MiB: what no file stands behind.
-    pub(super) fn memory(&self) -> Result<f64, LabError> {
-        self.status(|status| Some(kibibytes(status, "RssAnon:")? + kibibytes(status, "RssShmem:")?))
+    pub(in crate::bench) fn memory(&self) -> Result<f64, LabError> {
+        self.ids()?.into_iter().map(proc::memory).sum()
     }
 
     /// All memory of all of them, in MiB.
     pub(super) fn resident(&self) -> Result<f64, LabError> {
-        self.status(|status| kibibytes(status, "VmRSS:"))
-    }
-
-    fn status(&self, read: impl Fn(&str) -> Option<f64>) -> Result<f64, LabError> {
-        let all: Result<f64, _> = self.ids()?.into_iter().map(|id| proc(id, "status", &read)).sum();
-        Ok(all? / 1024.0)
+        self.ids()?.into_iter().map(proc::resident).sum()
     }
 }
 
 /// Processor time of this process so far, in seconds.
 pub(super) fn own_cpu() -> Result<f64, LabError> {
-    Ok(proc(std::process::id(), "stat", ticks)? / TICKS_PER_SECOND)
+    proc::cpu(std::process::id())
 }
 
 /// The error for an answer that will not do.
 pub(super) fn refused(whom: SocketAddrV4, status: &tonic::Status) -> LabError {
     LabError::Answer { whom: whom.to_string(), what: status.to_string() }
-}
-
-fn proc(id: u32, file: &str, read: impl Fn(&str) -> Option<f64>) -> Result<f64, LabError> {
-    let path = Path::new("/proc").join(id.to_string()).join(file);
-    let text = fs::read_to_string(&path).map_err(LabError::file("read", &path))?;
-    read(&text).ok_or_else(|| LabError::Missing(format!("no figure in {}", path.display())))
-}
-
-/// Time in user mode and in the kernel: the 14th and 15th field, where the 2nd is a name in
-/// brackets that may have anything in it.
-fn ticks(stat: &str) -> Option<f64> {
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let mut fields = fields.split(' ').skip(11);
-    let (user, kernel) = (fields.next()?, fields.next()?);
-    Some(user.parse::<f64>().ok()? + kernel.parse::<f64>().ok()?)
-}
-
-/// A figure of `/proc/PID/status`.
-fn kibibytes(status: &str, key: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 fn last_lines(log: &Path) -> String {
@@ -239,22 +211,6 @@ fn last_lines(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn processor_time_is_found_behind_any_name() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 31 12 0 0 20 0 5 0 100 0 0";
-        assert_eq!(ticks(stat), Some(43.0));
-        assert_eq!(ticks("7 (a"), None);
-    }
-
-    #[test]
-    fn memory_is_told_by_its_kind() {
-        let status = "VmRSS:\t 9000 kB\nRssAnon:\t    2048 kB\nRssFile:\t 1 kB\n";
-        assert_eq!(kibibytes(status, "RssAnon:"), Some(2048.0));
-        assert_eq!(kibibytes(status, "VmRSS:"), Some(9000.0));
-        assert_eq!(kibibytes(status, "RssShmem:"), None);
-        assert_eq!(kibibytes("RssAnon: 1 MB\n", "RssAnon:"), None);
-    }
 
     #[test]
     fn a_version_is_read() {

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use corebox::wire::etcd::v3::etcdserverpb as pb;
 use testbed::error::LabError;
 use testbed::etcd_v3;
+use testbed::latencies::Latencies;
 
-use crate::bench::etcd::load::{self, Latencies};
+use crate::bench::etcd::load;
 use crate::bench::etcd::rows::{LISTED, Metric, Op, READ, Row, Scale, Work};
 use crate::bench::etcd::servers::{Servers, System, own_cpu, refused};
 use crate::bench::etcd::watch::Watchers;
