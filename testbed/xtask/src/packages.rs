@@ -56,6 +56,8 @@ impl Need {
                 ("nodejs", "/usr/bin/node"),
                 ("npm", "/usr/bin/npm"),
                 ("protobuf-compiler", "/usr/bin/protoc"),
+                // The messages that every other one may import; the compiler only recommends them.
+                ("libprotobuf-dev", "/usr/include/google/protobuf/descriptor.proto"),
             ],
         }
     }
