@@ -288,7 +288,7 @@ mod tests {
     use crate::store::keys_v3::Answer;
 
     fn applied(leases: &Leases, change: Change) {
-        let batch = Batch { commands: vec![Command::V3(change)], ..Batch::default() };
+        let batch = Batch { commands: [Command::V3(change)].into(), ..Batch::default() };
         leases.applied(&batch, &[Outcome::V3(Ok(Answer::Done { revision: 1 }))]);
     }
 

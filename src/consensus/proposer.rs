@@ -63,7 +63,10 @@ pub struct Applied {
 type Answer = oneshot::Sender<Result<Applied, ProposeError>>;
 
 struct Proposal {
+    /// Empty while a batch has them.
     commands: Vec<Command>,
+    /// How many there are.
+    count: usize,
     /// Came from another member, so not to be passed on again.
     forwarded: bool,
     deadline: Instant,
@@ -109,7 +112,8 @@ impl Proposer {
     ) -> Result<Applied, ProposeError> {
         let (answer, wait) = oneshot::channel();
         let deadline = Instant::now() + deadline;
-        let proposal = Proposal { commands, forwarded, deadline, answer };
+        let count = commands.len();
+        let proposal = Proposal { commands, count, forwarded, deadline, answer };
         self.queue.try_send(proposal).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => ProposeError::Stopping,
@@ -200,9 +204,9 @@ impl Means {
 
     /// Writes the batch if this member leads.
     async fn write(&self, batch: &mut Vec<Proposal>, deadline: Instant) -> Written {
-        let commands =
-            batch.iter().flat_map(|proposal| proposal.commands.iter().cloned()).collect();
-        let entry = Batch { time: self.clock.now(), commands };
+        let commands: Arc<[Command]> =
+            batch.iter_mut().flat_map(|proposal| std::mem::take(&mut proposal.commands)).collect();
+        let entry = Batch { time: self.clock.now(), commands: commands.clone() };
         match tokio::time::timeout_at(deadline, self.raft.client_write(entry)).await {
             Ok(Ok(written)) => {
                 let applied = Applied { index: written.log_id.index, outcomes: written.data };
@@ -211,6 +215,7 @@ impl Means {
             // Not `error.forward_to_leader()`: it also knows a leader for an entry that was
             // discarded here, and the next leader may still commit that one.
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
+                give_back(batch, &commands);
                 return Written::Elsewhere(to.leader_node);
             }
             Ok(Err(error)) => refuse(std::mem::take(batch), &error.to_string()),
@@ -255,10 +260,18 @@ enum Written {
     Elsewhere(Option<Peer>),
 }
 
+/// Returns to proposals what was to be written and was not.
+fn give_back(batch: &mut [Proposal], commands: &[Command]) {
+    let mut all = commands.iter().cloned();
+    for proposal in batch {
+        proposal.commands = all.by_ref().take(proposal.count).collect();
+    }
+}
+
 fn spread(batch: Vec<Proposal>, applied: Applied) {
     let mut all = applied.outcomes.into_iter();
     for proposal in batch {
-        let outcomes = all.by_ref().take(proposal.commands.len()).collect();
+        let outcomes = all.by_ref().take(proposal.count).collect();
         answer(proposal, Ok(Applied { index: applied.index, outcomes }));
     }
 }

@@ -237,7 +237,7 @@ mod tests {
         let mut checkpoint = checkpoint(1);
         let grant = Command::V3(Change::LeaseGrant { id: 7, ttl: 10 });
         let publish = Command::Publish { member: 1, name: "a".into(), client_urls: Vec::new() };
-        checkpoint.machine.apply(&Batch { commands: vec![publish, grant], ..Batch::default() });
+        checkpoint.machine.apply(&Batch { commands: [publish, grant].into(), ..Batch::default() });
         let found = Checkpoint::decode(&checkpoint.encode(), Path::new("x.ckpt")).unwrap();
         assert_eq!(found, checkpoint);
         assert_eq!(found.machine.keys_v3.view().lease(7).map(|lease| lease.ttl), Some(10));
@@ -247,7 +247,7 @@ mod tests {
     fn one_from_before_there_were_alarms_is_read() {
         let mut checkpoint = checkpoint(1);
         let grant = Command::V3(Change::LeaseGrant { id: 7, ttl: 10 });
-        checkpoint.machine.apply(&Batch { commands: vec![grant], ..Batch::default() });
+        checkpoint.machine.apply(&Batch { commands: [grant].into(), ..Batch::default() });
         let mut bytes = checkpoint.encode();
         // No alarms are one zero before the chunks.
         let start = HEADER_BYTES + postcard::to_stdvec(&checkpoint).unwrap().len();

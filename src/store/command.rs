@@ -1,5 +1,7 @@
 //! What the log carries: batches of commands, each with the time its leader gave it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::foundation::clock::Timestamp;
@@ -102,6 +104,6 @@ pub enum Command {
 pub struct Batch {
     /// The leader's clock when it made the batch; never before the batch it follows.
     pub time: Timestamp,
-    /// The commands, in order.
-    pub commands: Vec<Command>,
+    /// The commands, in order; the log, its readers and whoever applies them share them.
+    pub commands: Arc<[Command]>,
 }

@@ -73,7 +73,7 @@ mod tests {
             refresh: false,
         };
         let batch =
-            |secs, command| Batch { time: Timestamp::from_secs(secs), commands: vec![command] };
+            |secs, command| Batch { time: Timestamp::from_secs(secs), commands: [command].into() };
         let mut machine = Machine::default();
         machine.apply(&batch(100, Command::Expire));
         machine.apply(&batch(50, Command::Put(put)));

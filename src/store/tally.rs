@@ -108,8 +108,10 @@ mod tests {
         };
         let mut apply = |secs, commands: Vec<Command>| {
             let before = machine.keys.index();
-            let outcomes = machine
-                .apply(&Batch { time: Timestamp::from_secs(secs), commands: commands.clone() });
+            let outcomes = machine.apply(&Batch {
+                time: Timestamp::from_secs(secs),
+                commands: commands.clone().into(),
+            });
             tally.applied(&commands, &outcomes, machine.keys.index() - before);
         };
         apply(100, vec![put("/t", Some(1), Expect::Anything), put("/u", Some(1), Expect::Absent)]);

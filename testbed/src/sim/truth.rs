@@ -86,9 +86,9 @@ impl Truth {
     pub fn apply(&mut self, entry: &Entry, now_ms: u64) -> Result<(), String> {
         self.next += 1;
         let EntryPayload::Normal(batch) = &entry.payload else { return Ok(()) };
-        for command in &batch.commands {
+        for command in &*batch.commands {
             let before = self.machine.keys.index();
-            let one = Batch { time: batch.time, commands: vec![command.clone()] };
+            let one = Batch { time: batch.time, commands: [command.clone()].into() };
             let outcomes = self.machine.apply(&one);
             let moved = self.machine.keys.index().checked_sub(before);
             if !(moved.is_some_and(|by| by <= 1) || *command == Command::Expire) {
