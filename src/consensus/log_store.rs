@@ -10,16 +10,17 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::consensus::figures::Figures;
@@ -115,6 +116,8 @@ pub struct View {
     /// Counts the changes of `entries`.
     pub version: u64,
     state: State,
+    /// Whether what is agreed on is to be written with what is written next.
+    unmarked: bool,
 }
 
 impl View {
@@ -167,8 +170,6 @@ fn index_of(body: &[u8]) -> Option<u64> {
 /// Who waits for bytes to be safe.
 enum Waiting {
     Nobody,
-    /// Nobody; and the record may be lost, so that it is synced only when something else is.
-    NobodyEver,
     Caller(oneshot::Sender<io::Result<()>>),
     Raft(IOFlushed<TypeConfig>),
 }
@@ -193,12 +194,11 @@ struct Writer {
 
 impl Writer {
     fn thread(mut self) {
+        let mut spare = Spare::default();
         while let Some(first) = self.jobs.blocking_recv() {
+            spare.see_to(&mut self.wal);
             let batch = self.batch(first);
-            let written = self.write(&batch);
-            let needed = syncs(&batch);
-            let result =
-                written.and_then(|()| if needed { self.sync(Instant::now()) } else { Ok(()) });
+            let result = self.write(&batch).and_then(|()| self.sync(Instant::now()));
             if !self.finish(batch, result) {
                 return;
             }
@@ -215,11 +215,9 @@ impl Writer {
                     .map(|job| std::mem::replace(&mut job.waiting, Waiting::Nobody));
                 waiting.for_each(|waiting| tell(waiting, Ok(())));
             }
-            if syncs(&batch) {
-                let begun = Instant::now();
-                tokio::time::sleep(self.disk.sync_time()).await;
-                result = result.and_then(|()| self.sync(begun));
-            }
+            let begun = Instant::now();
+            tokio::time::sleep(self.disk.sync_time()).await;
+            result = result.and_then(|()| self.sync(begun));
             if !self.finish(batch, result) {
                 return;
             }
@@ -275,14 +273,55 @@ impl Writer {
     }
 }
 
-/// Tells whether a batch has to be safe before more is written.
-fn syncs(batch: &[Job]) -> bool {
-    batch.iter().any(|job| !matches!(job.waiting, Waiting::NobodyEver))
+/// The spare segment that is made by a thread while the log goes on, so that the writer need not
+/// stop for it.
+#[derive(Debug, Default)]
+struct Spare {
+    made: Option<JoinHandle<Result<PathBuf, WalError>>>,
+    /// What was wrong with the last one; no other is tried before the log itself had to make one.
+    failed: bool,
+}
+
+impl Spare {
+    /// Takes the segment that was made, or has one made, if it is time.
+    fn see_to(&mut self, wal: &mut Wal) {
+        if self.made.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(made) = self.made.take()
+        {
+            match made.join() {
+                Ok(Ok(spare)) => wal.add_spare(spare),
+                Ok(Err(error)) => self.fail(&chain(&error)),
+                Err(_) => self.fail("its thread ended early"),
+            }
+        }
+        let maker = wal.needs_spare();
+        self.failed &= maker.is_some();
+        if self.made.is_some() || self.failed {
+            return;
+        }
+        let Some(maker) = maker else { return };
+        match tasks::thread("log-spare", move || maker.make()) {
+            Ok(thread) => self.made = Some(thread),
+            Err(error) => self.fail(&chain(&error)),
+        }
+    }
+
+    fn fail(&mut self, why: &str) {
+        self.failed = true;
+        tracing::warn!("{why}; the log goes on while its segment has room: make room on the disk");
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        // A thread that panicked has said so.
+        drop(self.made.take().map(JoinHandle::join));
+    }
 }
 
 fn tell(waiting: Waiting, result: io::Result<()>) {
     match waiting {
-        Waiting::Nobody | Waiting::NobodyEver => {}
+        Waiting::Nobody => {}
         // A caller that is gone no longer cares.
         Waiting::Caller(caller) => drop(caller.send(result)),
         Waiting::Raft(flushed) => flushed.io_completed(result),
@@ -298,6 +337,8 @@ pub struct LogOptions {
     pub sizes: Sizes,
     /// The mistake to make, if any.
     pub mistakes: Mistakes,
+    /// After how many bytes of records it has grown.
+    pub grown_bytes: u64,
     /// The index up to which a checkpoint has the entries.
     pub covered: u64,
 }
@@ -308,7 +349,24 @@ pub struct LogStore {
     view: Arc<Mutex<View>>,
     jobs: mpsc::Sender<Job>,
     mistakes: Mistakes,
-    bytes: Arc<AtomicU64>,
+    grown: Arc<Grown>,
+}
+
+/// How many bytes were written, and who waits for them to be many.
+#[derive(Debug)]
+struct Grown {
+    bytes: AtomicU64,
+    many: u64,
+    told: Notify,
+}
+
+impl Grown {
+    fn by(&self, bytes: u64) {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before < self.many && before + bytes >= self.many {
+            self.told.notify_one();
+        }
+    }
 }
 
 impl LogStore {
@@ -360,7 +418,10 @@ impl LogStore {
             WriterKind::Task => tasks.spawn("log-writer", |_stop| writer.task()),
         }
         let view = Arc::new(Mutex::new(view));
-        Ok(Self { view, jobs, mistakes: options.mistakes, bytes: Arc::new(bytes.into()) })
+        let grown =
+            Grown { bytes: AtomicU64::new(0), many: options.grown_bytes, told: Notify::new() };
+        grown.by(bytes);
+        Ok(Self { view, jobs, mistakes: options.mistakes, grown: Arc::new(grown) })
     }
 
     /// Returns the image in memory, locked.
@@ -368,10 +429,15 @@ impl LogStore {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how many bytes of records no checkpoint covers: those recovered and those written,
-    /// since the last [`LogStore::reset_bytes_written`].
-    pub fn bytes_written(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    /// Returns the index of the last entry, if there is any.
+    pub fn last_index(&self) -> Option<u64> {
+        self.view().last().map(|id| id.index)
+    }
+
+    /// Returns once the records that no checkpoint covers take as many bytes as the options say:
+    /// those recovered and those written since the last [`LogStore::reset_bytes_written`].
+    pub async fn has_grown(&self) {
+        self.grown.told.notified().await;
     }
 
     /// Returns the last index behind which the entries take at least `bytes`; 0 if none is.
@@ -387,7 +453,7 @@ impl LogStore {
 
     /// Starts to count bytes anew.
     pub fn reset_bytes_written(&self) {
-        self.bytes.store(0, Ordering::Relaxed);
+        self.grown.bytes.store(0, Ordering::Relaxed);
     }
 
     /// Waits until all that was given to the log before this call is safe.
@@ -411,9 +477,9 @@ impl LogStore {
                 if let Record::Entry(entry) = record { Some(entry.index()) } else { None };
             wal::Record { body: encode(record), last_index }
         });
-        let encoded: Vec<_> = encoded.collect();
+        let mut encoded: Vec<_> = encoded.collect();
         let bytes = encoded.iter().map(|record| record.body.len() as u64).sum();
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.grown.by(bytes);
         let purged = |record: &Record| {
             if let Record::Purge(upto) = record { Some(upto.index) } else { None }
         };
@@ -423,6 +489,10 @@ impl LogStore {
             let kept =
                 |entry: Entry| Kept { id: entry.log_id(), body: body.clone(), ready: Some(entry) };
             view.apply(record.with(kept));
+        }
+        if std::mem::take(&mut view.unmarked) {
+            let mark = encode(&Record::Committed(view.state.committed));
+            encoded.push(wal::Record { body: mark, last_index: None });
         }
         place.send(Job { records: encoded, state: view.state.clone(), purge, waiting });
         Ok(())
@@ -474,8 +544,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        // Who lost it learns it again from the leader: it only spares a restart that wait.
-        self.submit(vec![Record::Committed(committed)], Waiting::NobodyEver).await
+        // Written with the next entries, or when the member stops. Who lost it learns it again from
+        // the leader, or alone has all of its log agreed on: it only spares a restart that wait.
+        let mut view = self.view();
+        view.apply(Record::Committed(committed));
+        view.unmarked = true;
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -522,6 +596,7 @@ mod tests {
             sizes: SIZES,
             mistakes: Mistakes::default(),
             covered: 0,
+            grown_bytes: u64::MAX,
         };
         let (disk, figures) = (Arc::new(disk.clone()), Arc::new(Figures::new(Timestamp::EPOCH)));
         let store = LogStore::open(disk, Path::new("/wal"), options, figures, &tasks);

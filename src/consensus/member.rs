@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::consensus::network::{
 use crate::consensus::proposer::{self, ProposeError, Proposer};
 use crate::consensus::reader::{self, ReadError, Reader};
 use crate::consensus::space::Space;
+use crate::consensus::standing::Standing;
 use crate::consensus::state_machine::{Progress, StateMachine};
 use crate::consensus::types::{Raft, Runtime, Snapshot, TypeConfig, Vote};
 use crate::foundation::clock::{Clock, Timestamp};
@@ -45,6 +47,8 @@ const ENTRIES_KEPT: u64 = 5_000;
 const BYTES_KEPT: usize = 16 << 20;
 /// How long to wait for a checkpoint before the log is shortened with the next one.
 const CHECKPOINT_TAKES: Duration = Duration::from_mins(5);
+/// How long a member that is alone may take to apply its log.
+const REPLAY: Duration = Duration::from_mins(10);
 /// Most entries in one message to a follower.
 const ENTRIES_A_MESSAGE: u64 = 300;
 /// How long a forwarded proposal may take at the leader.
@@ -204,6 +208,7 @@ pub struct Member {
 struct Inner {
     id: u64,
     raft: Raft,
+    standing: Standing,
     log: LogStore,
     store: StateMachine,
     proposer: Proposer,
@@ -240,11 +245,13 @@ impl Member {
         let checkpoints = options.folder.join("checkpoint");
         let figures = Arc::new(Figures::new(seams.clock.now()));
         let disk = seams.disk.clone();
-        let store = StateMachine::open(disk, &checkpoints, inline, figures.clone())?;
+        let store =
+            StateMachine::open(disk, &checkpoints, inline, options.quota_bytes, figures.clone())?;
         let log_options = LogOptions {
             writer: options.writer,
             sizes: options.sizes,
             mistakes: options.mistakes,
+            grown_bytes: options.checkpoint_log_bytes,
             covered: store.image().position.applied.map_or(0, |id| id.index),
         };
         let folder = options.folder.join("wal");
@@ -257,6 +264,7 @@ impl Member {
             figures: figures.clone(),
         });
         let raft = start_raft(&options, caller.clone(), &log, &store).await?;
+        let standing = Standing::new(options.id, &raft);
         let means = proposer::Means {
             raft: raft.clone(),
             caller: caller.clone(),
@@ -268,6 +276,8 @@ impl Member {
             raft: raft.clone(),
             caller: caller.clone(),
             progress: store.progress(),
+            standing: standing.clone(),
+            settled_in: AtomicU64::new(0),
             mistakes: options.mistakes,
         };
         let reader = Reader::start(means, &tasks);
@@ -298,6 +308,7 @@ impl Member {
         let inner = Inner {
             id: options.id,
             raft,
+            standing,
             log,
             store,
             proposer,
@@ -318,10 +329,14 @@ impl Member {
         let sweeping = member.clone();
         tasks.spawn("compaction", |stop| async move { sweeping.sweep(stop).await });
         let checkpoints = member.clone();
-        let bytes = options.checkpoint_log_bytes;
-        tasks.spawn("checkpoints", |stop| async move { checkpoints.checkpoint(bytes, stop).await });
+        tasks.spawn("checkpoints", |stop| async move { checkpoints.checkpoint(stop).await });
         *member.tasks() = Some(tasks);
         Ok(member)
+    }
+
+    /// Returns the term.
+    pub fn term(&self) -> u64 {
+        self.inner.standing.term()
     }
 
     /// Returns this member's number.
@@ -508,6 +523,8 @@ impl Member {
             inner.hand_over().await;
             // It was asked to end: how it ended is no longer of interest.
             drop(inner.raft.shutdown().await);
+            // So is whether the log can still be written.
+            drop(inner.log.settle().await);
         };
         Box::pin(Runtime::scope(0, hand_over)).await;
         tasks.drain(grace).await
@@ -604,31 +621,24 @@ impl Member {
         }
     }
 
-    /// Takes note of who leads whenever that changes.
+    /// Takes note of who leads whenever that changes. A member that leads alone has nobody to give
+    /// signs of life to and nobody to hear them from: the library's clock stands still then.
     async fn see_leaders(&self, clock: Arc<dyn Clock>, stop: CancellationToken) {
-        use openraft::async_runtime::watch::WatchReceiver as _;
-
-        let mut metrics = self.inner.raft.server_metrics();
+        let mut standing = self.inner.standing.clone();
         loop {
-            let leader = metrics.borrow_watched().current_leader;
-            self.inner.figures.led_by(leader, clock.now());
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                changed = metrics.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                }
+            self.inner.figures.led_by(standing.leader(), clock.now());
+            self.inner.raft.runtime_config().tick(standing.alone_in().is_none());
+            if stop.run_until_cancelled(standing.changed()).await != Some(true) {
+                return;
             }
         }
     }
 
     /// Proposes the removal of keys as soon as they are due, while this member leads.
     async fn expire(&self, clock: Arc<dyn Clock>, stop: CancellationToken) {
-        let mut progress = self.progress();
+        let mut chores = self.inner.store.chores();
         loop {
-            let due = self.read(|machine| machine.keys.next_expiry());
+            let due = chores.borrow_and_update().expiry;
             let wait = due.map(|due| due.since(clock.now()).max(EXPIRY_STEP));
             let slept = async {
                 match wait {
@@ -640,7 +650,7 @@ impl Member {
                 biased;
                 () = stop.cancelled() => return,
                 () = slept => {}
-                changed = progress.changed() => {
+                changed = chores.changed() => {
                     if changed.is_err() {
                         return;
                     }
@@ -663,9 +673,9 @@ impl Member {
 
     /// Frees memory after each compaction, in steps between which batches are applied.
     async fn sweep(&self, stop: CancellationToken) {
-        let mut progress = self.progress();
+        let mut chores = self.inner.store.chores();
         loop {
-            let dropped = progress.wait_for(|progress| progress.compacted != progress.swept);
+            let dropped = chores.wait_for(|chores| chores.unswept);
             if !matches!(stop.run_until_cancelled(dropped).await, Some(Ok(_))) {
                 return;
             }
@@ -678,22 +688,9 @@ impl Member {
         }
     }
 
-    /// Makes a checkpoint whenever the log has grown by `bytes`.
-    async fn checkpoint(&self, bytes: u64, stop: CancellationToken) {
-        let mut progress = self.progress();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                changed = progress.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                }
-            }
-            if self.inner.log.bytes_written() < bytes {
-                continue;
-            }
+    /// Makes a checkpoint whenever the log has grown by as much as its options say.
+    async fn checkpoint(&self, stop: CancellationToken) {
+        while stop.run_until_cancelled(self.inner.log.has_grown()).await.is_some() {
             self.inner.log.reset_bytes_written();
             match stop.run_until_cancelled(self.inner.make_checkpoint()).await {
                 None => return,
@@ -785,6 +782,12 @@ async fn start_raft(
     if options.cluster.members.len() == 1 {
         // Nobody else could lead: there is no need to wait for silence.
         raft.trigger().elect(false).await.map_err(|error| library(error.to_string()))?;
+        // All of its log is agreed on, though the log may not say so.
+        if let Some(last) = log.last_index() {
+            let wait = raft.wait(Some(REPLAY));
+            let applied = wait.applied_index_at_least(Some(last), "its own log").await;
+            applied.map_err(|error| library(error.to_string()))?;
+        }
     }
     Ok(raft)
 }

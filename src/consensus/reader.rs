@@ -1,9 +1,12 @@
 //! Reads that are not stale: waits until this member has applied all that was acknowledged
 //! anywhere before the read began (`ReadIndex`, Ongaro 2014, 6.4).
 //!
-//! All reads that wait share one round: a round that begins after a read came in serves it.
+//! All reads that wait share one round: a round that begins after a read came in serves it. A member
+//! that leads alone needs a round only once in its term: from then on it has applied whatever it
+//! acknowledges, and nobody else acknowledges anything.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::errors::{LinearizableReadError, RaftError};
@@ -14,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consensus::identity::Peer;
 use crate::consensus::mistakes::{Mistake, Mistakes};
 use crate::consensus::network::{Caller, Line, Reply, Request};
+use crate::consensus::standing::Standing;
 use crate::consensus::state_machine::Progress;
 use crate::consensus::types::Raft;
 use crate::foundation::limits::PROPOSALS_MAX;
@@ -45,6 +49,10 @@ pub struct Means {
     pub caller: Arc<Caller>,
     /// How far this member has applied.
     pub progress: watch::Receiver<Progress>,
+    /// Where this member stands.
+    pub standing: Standing,
+    /// The term in which this member leads alone and has had its round; 0 for none.
+    pub settled_in: AtomicU64,
     /// The mistake to make, if any.
     pub mistakes: Mistakes,
 }
@@ -61,6 +69,9 @@ impl Reader {
 
     /// Returns once a local read shows all that was acknowledged before the call. Cancel safe.
     pub async fn barrier(&self, deadline: Duration) -> Result<(), ReadError> {
+        if self.means.is_settled() {
+            return Ok(());
+        }
         let (answer, wait) = oneshot::channel();
         let work = async {
             self.queue.send(answer).await.map_err(|_| ReadError)?;
@@ -110,6 +121,7 @@ impl Means {
         if self.mistakes.makes(Mistake::ReadAnywhere) {
             return;
         }
+        let alone_in = self.standing.alone_in();
         let index = loop {
             let round = tokio::time::timeout(ROUND, self.index()).await;
             if let Ok(Some(index)) = round {
@@ -119,7 +131,15 @@ impl Means {
         };
         let mut progress = self.progress.clone();
         // An error means that the member stops; its callers are gone then.
-        drop(progress.wait_for(|progress| progress.applied >= index).await);
+        if progress.wait_for(|progress| progress.applied >= index).await.is_ok() {
+            self.settled_in.store(alone_in.unwrap_or(0), Ordering::Release);
+        }
+    }
+
+    /// Tells whether this member leads alone, in a term in which a round has shown that it has
+    /// applied all that was acknowledged before.
+    fn is_settled(&self) -> bool {
+        self.standing.alone_in().is_some_and(|term| term == self.settled_in.load(Ordering::Acquire))
     }
 
     /// Asks this member, or the one that leads.

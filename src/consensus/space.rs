@@ -56,9 +56,9 @@ impl Space {
     pub async fn run(self, stop: CancellationToken) {
         let Some(quota_bytes) = self.quota_bytes else { return };
         let mut outgrown = Outgrown { quota_bytes, told_bytes: 0 };
-        let mut progress = self.store.progress();
+        let mut chores = self.store.chores();
         loop {
-            let grown = progress.wait_for(|progress| outgrown.by(progress.bytes));
+            let grown = chores.wait_for(|chores| outgrown.by(chores.outgrown_bytes.unwrap_or(0)));
             if !matches!(stop.run_until_cancelled(grown).await, Some(Ok(_))) {
                 return;
             }

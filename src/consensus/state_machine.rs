@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::consensus::figures::Figures;
 use crate::consensus::leases::Leases;
 use crate::consensus::types::{LogId, Membership, Snapshot, SnapshotMeta, TypeConfig};
+use crate::foundation::clock::Timestamp;
 use crate::foundation::exit::chain;
 use crate::foundation::limits::COMPACT_EVENTS_MAX;
 use crate::platform::disk::Disk;
@@ -55,11 +56,26 @@ pub struct Progress {
     pub bytes: u64,
 }
 
+/// What is to be done beside applying. It changes seldom: who has only this to do is not woken by
+/// every batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Chores {
+    /// When the next of the v2 keys expires.
+    pub expiry: Option<Timestamp>,
+    /// Whether a compaction has left memory to free.
+    pub unswept: bool,
+    /// What the v3 keys take, in bytes, if that is the quota or more.
+    pub outgrown_bytes: Option<u64>,
+}
+
 /// The store of one member; clones share it.
 #[derive(Debug, Clone)]
 pub struct StateMachine {
     image: Arc<RwLock<Image>>,
     progress: Arc<watch::Sender<Progress>>,
+    chores: Arc<watch::Sender<Chores>>,
+    /// How many bytes the v3 keys may take; `None` for any.
+    quota_bytes: Option<u64>,
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     leases: Arc<Leases>,
@@ -77,6 +93,7 @@ impl StateMachine {
         disk: Arc<dyn Disk>,
         folder: &Path,
         inline: bool,
+        quota_bytes: Option<u64>,
         figures: Arc<Figures>,
     ) -> Result<Self, CheckpointError> {
         let image = match checkpoint::newest(&*disk, folder)? {
@@ -84,17 +101,39 @@ impl StateMachine {
             None => Image::default(),
         };
         let progress = Arc::new(watch::Sender::new(progress(&image)));
-        let image = Arc::new(RwLock::new(image));
-        Ok(Self {
-            image,
+        let store = Self {
+            image: Arc::new(RwLock::new(image)),
             progress,
+            chores: Arc::default(),
+            quota_bytes,
             disk,
             folder: folder.to_owned(),
             leases: Arc::default(),
             figures,
             saving: Arc::default(),
             inline,
-        })
+        };
+        let (known, expiry) = (*store.progress.borrow(), store.next_expiry());
+        store.publish(known, expiry);
+        Ok(store)
+    }
+
+    fn next_expiry(&self) -> Option<Timestamp> {
+        self.image().machine.keys.next_expiry()
+    }
+
+    /// Tells whoever waits how far the machine has come, and what there is to do.
+    fn publish(&self, progress: Progress, expiry: Option<Timestamp>) {
+        self.progress.send_replace(progress);
+        let chores = Chores {
+            expiry,
+            unswept: progress.compacted != progress.swept,
+            outgrown_bytes: self
+                .quota_bytes
+                .filter(|quota| progress.bytes >= *quota)
+                .map(|_| progress.bytes),
+        };
+        self.chores.send_if_modified(|known| std::mem::replace(known, chores) != chores);
     }
 
     /// Returns the machine and its position, locked against changes: not across an await.
@@ -107,6 +146,11 @@ impl StateMachine {
         self.progress.subscribe()
     }
 
+    /// Returns a channel that tells what is to be done beside applying.
+    pub fn chores(&self) -> watch::Receiver<Chores> {
+        self.chores.subscribe()
+    }
+
     /// Returns the ends of leases.
     pub fn leases(&self) -> &Leases {
         &self.leases
@@ -117,11 +161,14 @@ impl StateMachine {
         let mut image = self.image_mut();
         let keys = &mut image.machine.keys_v3;
         let more = keys.compact_step(COMPACT_EVENTS_MAX);
-        let (swept, bytes) = (keys.view().compact_revision(), keys.bytes());
-        drop(image);
+        let (swept, bytes) = (keys.now().compact_revision(), keys.bytes());
+        let expiry = image.machine.keys.next_expiry();
+        // Locked until it is told: what is applied next is told next.
         if !more {
-            self.progress.send_modify(|known| *known = Progress { swept, bytes, ..*known });
+            let known = *self.progress.borrow();
+            self.publish(Progress { swept, bytes, ..known }, expiry);
         }
+        drop(image);
         more
     }
 
@@ -160,7 +207,7 @@ impl StateMachine {
 
 /// Returns how far a machine has come that has nothing to free, as one that was just read.
 fn progress(image: &Image) -> Progress {
-    let view = image.machine.keys_v3.view();
+    let view = image.machine.keys_v3.now();
     Progress {
         applied: image.position.applied.map_or(0, |id| id.index),
         keys: image.machine.keys.index(),
@@ -219,7 +266,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let (outcomes, progress) = {
+            let outcomes = {
                 let mut image = self.image_mut();
                 image.position.applied = Some(entry.log_id);
                 let outcomes = match &entry.payload {
@@ -238,12 +285,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                         Vec::new()
                     }
                 };
-                (outcomes, progress(&image))
+                let swept = self.progress.borrow().swept;
+                let progress = Progress { swept, ..progress(&image) };
+                self.publish(progress, image.machine.keys.next_expiry());
+                outcomes
             };
             if let Some(responder) = responder {
                 responder.send(outcomes);
             }
-            self.progress.send_modify(|known| *known = Progress { swept: known.swept, ..progress });
         }
         Ok(())
     }
@@ -257,8 +306,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             decode(&bytes, &self.folder).map_err(|error| io::Error::other(chain(&error)))?;
         let progress = progress(&image);
         self.save(Arc::new(bytes), progress.applied).await?;
-        *self.image_mut() = image;
-        self.progress.send_replace(progress);
+        {
+            let mut known = self.image_mut();
+            *known = image;
+            self.publish(progress, known.machine.keys.next_expiry());
+        }
         tracing::info!(index = progress.applied, "a checkpoint of the leader installed");
         Ok(())
     }
@@ -275,7 +327,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::foundation::clock::Timestamp;
     use crate::foundation::random::Random;
     use crate::platform::disk::MemoryDisk;
 
@@ -286,7 +337,7 @@ mod tests {
             let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(Random::seeded(seed), 20));
             let open = || {
                 let figures = Arc::new(Figures::new(Timestamp::EPOCH));
-                StateMachine::open(disk.clone(), folder, true, figures)
+                StateMachine::open(disk.clone(), folder, true, None, figures)
             };
             let store = open().unwrap();
             let other = Arc::new(copied(&Image::default()).encode());

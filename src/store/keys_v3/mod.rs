@@ -94,7 +94,7 @@ impl KeysV3 {
                 return Ok(Answer::Alarms(was_there.then_some(*raised).into_iter().collect()));
             }
         }
-        Ok(Answer::Done { revision: self.view().revision() })
+        Ok(Answer::Done { revision: self.now().revision() })
     }
 
     /// Returns the keys as they are now, for as long as the caller likes.
@@ -102,9 +102,14 @@ impl KeysV3 {
         self.store.view()
     }
 
+    /// Looks at the keys as they are now; [`KeysV3::view`] is for whoever looks for longer.
+    pub fn now(&self) -> &View {
+        self.store.now()
+    }
+
     /// Returns what the keys take of a quota, in bytes: all versions that are kept, and leases.
     pub fn bytes(&self) -> u64 {
-        bytes(&self.store.view())
+        bytes(self.now())
     }
 
     /// Returns the alarms.

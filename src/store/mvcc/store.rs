@@ -31,6 +31,11 @@ impl Store {
         self.state.clone()
     }
 
+    /// Looks at the store as it is now, without a copy that would stay.
+    pub fn now(&self) -> &View {
+        &self.state
+    }
+
     /// Carries out one operation as a revision of its own.
     pub fn op(&mut self, op: &Op<'_>) -> Result<OpOutcome, MvccError> {
         match op {

@@ -34,6 +34,8 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 pub const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 /// Old segments kept to be used again: one is enough to go on when the disk is full.
 const SPARES_MAX: usize = 2;
+/// A segment that is being made for later.
+const UNFINISHED: &str = "spare.tmp";
 /// Zeros written at once when a segment is made.
 const ZEROS_BYTES: usize = 1 << 20;
 
@@ -156,6 +158,36 @@ struct Place {
 /// A segment's open file and what was found in it.
 type Opened = (Arc<dyn DiskFile>, Scan);
 
+/// Makes a spare segment while the log goes on.
+#[derive(Debug)]
+pub struct SpareMaker {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    bytes: u64,
+    /// That of the segment which is written meanwhile: one spare is made for each.
+    number: u64,
+}
+
+impl SpareMaker {
+    /// Makes the segment, and makes it safe; returns it for [`Wal::add_spare`]. Whatever ends it
+    /// early leaves nothing that would be taken for a spare.
+    pub fn make(&self) -> Result<PathBuf, WalError> {
+        let unfinished = self.folder.join(UNFINISHED);
+        // Not the name that the segment itself will have as a spare.
+        let path = self.folder.join(format!("spare-made-{:016x}.wal", self.number));
+        let work = || {
+            let file = self.disk.open(&unfinished)?;
+            file.set_len(0)?;
+            fill(&*file, 0, self.bytes)?;
+            file.sync()?;
+            self.disk.rename(&unfinished, &path)?;
+            self.disk.sync_folder(&self.folder)
+        };
+        work().map_err(|source| WalError::Disk { what: "prepare", path: path.clone(), source })?;
+        Ok(path)
+    }
+}
+
 impl Wal {
     /// Opens the log in `folder`, or begins one there. Returns the bodies of all records in order.
     pub fn open(
@@ -252,6 +284,23 @@ impl Wal {
         Ok(())
     }
 
+    /// Returns the spare segment to make now, so that the next one is there when this one is full;
+    /// `None` while there is one, or time.
+    pub fn needs_spare(&self) -> Option<SpareMaker> {
+        let soon = self.end >= self.bytes / 2;
+        (soon && self.spares.is_empty()).then(|| SpareMaker {
+            disk: self.disk.clone(),
+            folder: self.folder.clone(),
+            bytes: self.sizes.segment_bytes,
+            number: self.current.number,
+        })
+    }
+
+    /// Takes a spare segment that was made.
+    pub fn add_spare(&mut self, spare: PathBuf) {
+        self.spares.push(spare);
+    }
+
     /// Returns how many segments there are.
     pub fn segments(&self) -> usize {
         self.full.len() + 1
@@ -334,8 +383,7 @@ impl Wal {
             self.end = last_used(&*self.file, self.end, self.bytes).map_err(self.at("read"))?;
             return Ok(());
         }
-        // A file that a crash left short grows to its size again here.
-        fill(&*self.file, self.end, self.bytes).map_err(self.at("write"))?;
+        clear(&*self.file, self.end, self.bytes).map_err(self.at("write"))?;
         self.file.sync().map_err(self.at("sync"))
     }
 
@@ -456,6 +504,23 @@ fn fill(file: &dyn DiskFile, start: u64, end: u64) -> io::Result<()> {
         at += bytes as u64;
     }
     Ok(())
+}
+
+/// Has zeros from `start` to `end`, writing only where there are none: most of a tail is as it was
+/// made. A file that a crash left short grows to its size again.
+fn clear(file: &dyn DiskFile, start: u64, end: u64) -> io::Result<()> {
+    let there = file.len()?.min(end);
+    let mut piece = vec![0; ZEROS_BYTES];
+    let mut at = start;
+    while at < there {
+        let bytes = usize::try_from(there - at).unwrap_or(usize::MAX).min(piece.len());
+        file.read_at(at, &mut piece[..bytes])?;
+        if piece[..bytes].iter().any(|byte| *byte != 0) {
+            fill(file, at, at + bytes as u64)?;
+        }
+        at += bytes as u64;
+    }
+    fill(file, at, end)
 }
 
 /// Finds the end of the bytes that are not zero, which is where the planted mistake goes on.
