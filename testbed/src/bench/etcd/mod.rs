@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   rows: what is measured      for each row, for each round, for each system:
-//!   systems: who is measured      servers: start it ─▶ work: do it, by load, watch, kv, http1
+//!   systems: who is measured      servers: start it ─▶ work: do it, by load, watch, kv over unary, http1
 //!   limit: no store at all          └─▶ compare: medians, ratios, a table
 //! ```
 
@@ -13,6 +13,7 @@ pub(super) mod limit;
 pub(super) mod load;
 pub(super) mod rows;
 pub(super) mod servers;
+mod unary;
 mod watch;
 mod work;
 
