@@ -24,9 +24,6 @@ where
 {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(WORKERS).enable_all();
-    // A connection's task runs after all answers that are ready, and sends them in one call; with
-    // the slot it runs after the first of them.
-    builder.disable_lifo_slot();
     match builder.build() {
         Ok(runtime) => runtime.block_on(until_signal(work)),
         Err(error) => {

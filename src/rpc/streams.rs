@@ -1,4 +1,4 @@
-//! Who owns the tasks of a connection of HTTP/2, at either end.
+//! Who owns the tasks of a client's connection of HTTP/2.
 
 use hyper::rt::Executor;
 

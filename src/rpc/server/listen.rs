@@ -22,7 +22,7 @@ use crate::foundation::limits::{
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Accepted, Incoming, Io};
 use crate::rpc::server::first_word;
-use crate::rpc::streams::Streams;
+use crate::rpc::server::together::{self, Behind, Streams};
 
 /// How long a client may take to send a request's head, and may idle between two: who sends it byte
 /// by byte has no more time.
@@ -118,15 +118,14 @@ pub fn serve_both(
     places: &Places,
     tasks: &Tasks,
 ) {
-    let streams = tasks.clone();
     accept(incoming, places, tasks, move |(io, _from), stop| {
-        let (router, streams) = (answers.clone(), Streams(streams.clone()));
+        let router = answers.clone();
         async move {
             match first_word::read(io, HEAD_DEADLINE, &stop).await {
                 Some((word, io)) if &word == HTTP2 => {
                     if let Some(io) = all_of_http2(word, io, &stop).await {
                         // Boxed, as the other is: who says nothing takes no room for either.
-                        Box::pin(connection_of_streams(io, router, streams, stop)).await;
+                        Box::pin(connection_of_streams(io, router, stop)).await;
                     }
                 }
                 Some((word, io)) => {
@@ -212,13 +211,9 @@ pub async fn connection(io: Box<dyn Io>, router: impl Answers, stop: Cancellatio
 }
 
 /// Serves one connection of HTTP/2 until it ends, or `stop` and the answers under way are sent.
-async fn connection_of_streams(
-    io: Box<dyn Io>,
-    router: impl Answers,
-    streams: Streams,
-    stop: CancellationToken,
-) {
-    let mut builder = http2::Builder::new(streams);
+async fn connection_of_streams(io: Box<dyn Io>, router: impl Answers, stop: CancellationToken) {
+    let (streams, behind) = (Streams::default(), Behind::new(io));
+    let mut builder = http2::Builder::new(streams.clone());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -226,8 +221,10 @@ async fn connection_of_streams(
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .keep_alive_interval(SILENCE)
         .keep_alive_timeout(SIGN_OF_LIFE);
-    let served = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
-    until_done(Box::pin(served), http2::Connection::graceful_shutdown, stop).await;
+    let io = TokioIo::new(behind.clone());
+    let served = builder.serve_connection(io, TowerToHyperService::new(router));
+    let served = until_done(Box::pin(served), http2::Connection::graceful_shutdown, stop);
+    together::served(std::pin::pin!(served), &streams, &behind).await;
 }
 
 /// Waits until a connection ends; on `stop` it is told to, after the answers under way.

@@ -22,4 +22,5 @@ mod metrics;
 pub mod params;
 pub mod peer;
 mod stats_v2;
+mod together;
 pub mod v3;

@@ -131,12 +131,21 @@ impl RangeResult<&Version> {
 const KVS: u8 = 2 << 3 | 2;
 
 impl<V: std::borrow::Borrow<Version>> RangeResult<V> {
+    /// Returns how many bytes [`RangeResult::encode_kvs`] appends at most, but for the bytes of
+    /// keys without their values, which are few.
+    pub fn encoded_kvs_len(&self) -> usize {
+        if self.keys_only {
+            return 0;
+        }
+        let length = |version: &V| {
+            let length = version.borrow().encoded().len();
+            1 + wire::varint_bytes(length as u64) + length
+        };
+        self.kvs.iter().map(length).sum()
+    }
+
     /// Appends the keys as a `RangeResponse` has them, ready for the fields after them.
     pub fn encode_kvs(&self, out: &mut Vec<u8>) {
-        if !self.keys_only {
-            // Each version is longer than what stands before it on the wire.
-            out.reserve(self.kvs.iter().map(|version| version.borrow().encoded().len() + 4).sum());
-        }
         for version in &self.kvs {
             let version = version.borrow();
             if self.keys_only {

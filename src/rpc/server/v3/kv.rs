@@ -7,7 +7,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::foundation::limits::{RANGE_PART_BYTES, REQUEST_BYTES_MAX, TXN_OPS_MAX};
 use crate::rpc::server::v3::{Answers, Service, errors};
 use crate::store::keys_v3::{Answer, Change, answer, request};
-use crate::store::mvcc::{Part, Parts, RangeResult, View};
+use crate::store::mvcc::{KeyRange, MvccError, Part, Parts, Range, RangeResult, View};
 use crate::store::{Command, Outcome};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::kv_server::Kv;
@@ -20,7 +20,8 @@ impl Kv for Service {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        let encoded = self.read_range(&request.into_inner()).await?;
+        let mut encoded = Vec::new();
+        self.read_range(&request.into_inner(), &mut encoded).await?;
         let answer = pb::RangeResponse::decode(&encoded[..]);
         answer.map(Response::new).map_err(|_| errors::no_answer())
     }
@@ -107,23 +108,42 @@ impl Kv for Service {
 type NextPart = (Result<pb::RangeStreamResponse, Status>, Option<Parts>);
 
 impl Service {
-    /// Reads a range; returns a `RangeResponse`, encoded. The store keeps each key as the wire has
+    /// Reads a range; appends a `RangeResponse`, encoded. The store keeps each key as the wire has
     /// it, so no message is made of what may be megabytes.
-    pub(super) async fn read_range(&self, asked: &pb::RangeRequest) -> Result<Vec<u8>, Status> {
+    pub(super) async fn read_range(
+        &self,
+        asked: &pb::RangeRequest,
+        to: &mut Vec<u8>,
+    ) -> Result<(), Status> {
         let range = request::range(asked).map_err(|refused| errors::of_store(&refused))?;
         if !asked.serializable {
             self.confirmed().await?;
         }
         self.check_agreed()?;
-        let view = self.view();
-        let read = view.range(&range).map_err(|error| errors::of_store(&error.into()))?;
+        // One key is read where it is; many are read of a view, which holds nobody up.
+        let encoded = if matches!(range.range, KeyRange::One(_)) {
+            self.member.read(|machine| self.encode_range(machine.keys_v3.now(), &range, to))
+        } else {
+            self.encode_range(&self.view(), &range, to)
+        };
+        encoded.map_err(|error| errors::of_store(&error.into()))
+    }
+
+    /// Reads a range of a view; appends a `RangeResponse`, encoded.
+    fn encode_range(
+        &self,
+        view: &View,
+        range: &Range<'_>,
+        to: &mut Vec<u8>,
+    ) -> Result<(), MvccError> {
+        let read = view.range(range)?;
         let header = self.header(view.revision());
-        let mut encoded = pb::RangeResponse { header, ..Default::default() }.encode_to_vec();
-        read.encode_kvs(&mut encoded);
+        pb::RangeResponse { header, ..Default::default() }.encode_raw(to);
         let counted = answer::counted(&read);
-        encoded.reserve_exact(counted.encoded_len());
-        counted.encode_raw(&mut encoded);
-        Ok(encoded)
+        to.reserve(read.encoded_kvs_len() + counted.encoded_len());
+        read.encode_kvs(to);
+        counted.encode_raw(to);
+        Ok(())
     }
 
     /// Reads on in a range. The last message says what is about all of them, so that they may be

@@ -128,13 +128,13 @@ impl Service {
             cluster_id: self.member.cluster(),
             member_id: self.member.id(),
             revision,
-            raft_term: self.member.status().term,
+            raft_term: self.member.term(),
         })
     }
 
     /// Makes the header of an answer that is about the store as it is now.
     fn header_now(&self) -> Option<pb::ResponseHeader> {
-        self.header(self.view().revision())
+        self.header(self.member.read(|machine| machine.keys_v3.now().revision()))
     }
 
     fn view(&self) -> crate::store::mvcc::View {

@@ -15,7 +15,7 @@ use tonic::codegen::StdError;
 use crate::rpc::server::v3::MESSAGE_BYTES_MAX;
 
 /// What stands before a message: whether it is compressed, and its length.
-const HEAD_BYTES: usize = 5;
+pub(super) const HEAD_BYTES: usize = 5;
 /// How long a message may take from its first byte to its last: the longest, on a line of 35 kB/s.
 const DEADLINE: Duration = Duration::from_mins(1);
 
