@@ -54,10 +54,6 @@ pub const WATCH_BYTES_MAX: u64 = 1 << 20;
 /// Events that are looked at for one watch before the next has its turn.
 pub const WATCH_EVENTS_MAX: usize = 10_000;
 
-/// Answers of a watch stream that are made and not yet sent, to requests of its client: then no
-/// more requests are read.
-pub const WATCH_ANSWERS_MAX: usize = 128;
-
 /// Streams of one HTTP/2 connection: a client with a thousand watches has a few.
 pub const HTTP2_STREAMS_MAX: u32 = 16_384;
 

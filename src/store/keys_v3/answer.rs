@@ -4,7 +4,7 @@
 use std::borrow::Borrow;
 
 use crate::store::mvcc::txn::TxnOutcome;
-use crate::store::mvcc::{Event, OpOutcome, RangeResult, Version};
+use crate::store::mvcc::{OpOutcome, RangeResult, Version};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::response_op::Response;
 use crate::wire::etcd::v3::mvccpb;
@@ -69,17 +69,6 @@ pub fn range<V: Borrow<Version>>(revision: i64, result: &RangeResult<V>) -> pb::
 /// Shows how much was read, and no more.
 pub fn counted<V>(result: &RangeResult<V>) -> pb::RangeResponse {
     pb::RangeResponse { more: result.more, count: count(result.count), ..Default::default() }
-}
-
-/// Shows an event, with what was before it if that is wanted.
-pub fn event(event: &Event, with_prev: bool) -> mvccpb::Event {
-    use mvccpb::event::EventType;
-    let deleted = event.version().is_tombstone();
-    mvccpb::Event {
-        r#type: (if deleted { EventType::Delete } else { EventType::Put }).into(),
-        kv: Some(key_value(event.version())),
-        prev_kv: event.prev().filter(|_| with_prev).map(key_value),
-    }
 }
 
 fn key_value(version: &Version) -> mvccpb::KeyValue {

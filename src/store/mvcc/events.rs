@@ -55,7 +55,7 @@ impl Event {
 }
 
 /// Which events a watcher does not want.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EventFilter {
     /// Not those of puts.
     pub no_put: bool,

@@ -26,12 +26,13 @@ use crate::wire::etcd::v3::etcdserverpb::cluster_server::ClusterServer;
 use crate::wire::etcd::v3::etcdserverpb::kv_server::KvServer;
 use crate::wire::etcd::v3::etcdserverpb::lease_server::LeaseServer;
 use crate::wire::etcd::v3::etcdserverpb::maintenance_server::MaintenanceServer;
-use crate::wire::etcd::v3::etcdserverpb::watch_server::WatchServer;
 use crate::wire::etcd::v3::v3electionpb::election_server::ElectionServer;
 use crate::wire::etcd::v3::v3lockpb::lock_server::LockServer;
 
 /// The method whose answers are long, and are sent as the store keeps them.
 const RANGE: &str = "/etcdserverpb.KV/Range";
+/// The method whose answers are many, and are sent as they are made.
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 /// All services. Clones are the same ones.
 #[derive(Debug, Clone)]
@@ -98,9 +99,12 @@ impl Calls {
                 })
             });
         }
+        if path == WATCH {
+            let service = self.service.clone();
+            return Box::pin(async move { Ok(service.watch(request).await) });
+        }
         match path.rsplit_once('/').map(|(service, _)| service) {
             Some("/etcdserverpb.KV") => by!(KvServer),
-            Some("/etcdserverpb.Watch") => by!(WatchServer),
             Some("/etcdserverpb.Lease") => by!(LeaseServer),
             Some("/etcdserverpb.Cluster") => by!(ClusterServer),
             Some("/etcdserverpb.Maintenance") => by!(MaintenanceServer),

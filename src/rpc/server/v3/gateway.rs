@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
+use bytes::{Buf as _, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -124,7 +125,7 @@ pub(super) async fn answer(grpc: Calls, request: Request<Body>) -> Response {
     if let Some(refused) = refusal(answer.headers()) {
         return failure(&refused);
     }
-    let answers = Answers { method, body: answer.into_body(), arrived: Vec::new() };
+    let answers = Answers { method, body: answer.into_body(), arrived: BytesMut::new() };
     if method.many_answers { answers.all().await } else { answers.only().await }
 }
 
@@ -214,7 +215,7 @@ impl Asked {
 struct Answers {
     method: &'static Method,
     body: Body,
-    arrived: Vec<u8>,
+    arrived: BytesMut,
 }
 
 impl Answers {
@@ -275,16 +276,15 @@ impl Answers {
     }
 
     /// Takes the next message that is whole.
-    fn take(&mut self) -> Option<Vec<u8>> {
+    fn take(&mut self) -> Option<BytesMut> {
         let head = self.arrived.get(1..FRAME_HEAD_BYTES)?.try_into().ok()?;
         let length = usize::try_from(u32::from_be_bytes(head)).ok()?;
         let end = FRAME_HEAD_BYTES + length;
         if self.arrived.len() < end {
             return None;
         }
-        let rest = self.arrived.split_off(end);
-        let mut message = std::mem::replace(&mut self.arrived, rest);
-        message.drain(..FRAME_HEAD_BYTES);
+        let mut message = self.arrived.split_to(end);
+        message.advance(FRAME_HEAD_BYTES);
         Some(message)
     }
 }

@@ -14,6 +14,7 @@ pub mod alarm;
 mod calls;
 pub mod cluster;
 pub mod errors;
+mod frames;
 mod gateway;
 pub mod kv;
 pub mod lease;
@@ -41,7 +42,6 @@ use tonic::codegen::StdError;
 use crate::consensus::Member;
 use crate::foundation::limits::{GRPC_OVERHEAD_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::foundation::random::Random;
-use crate::foundation::tasks::Tasks;
 use crate::rpc::server::v3::calls::{Answered, Calls};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 
@@ -67,8 +67,6 @@ pub struct Service {
     pub election: Duration,
     /// Ends streams when the server stops.
     pub stop: CancellationToken,
-    /// Who owns the tasks of streams.
-    pub tasks: Tasks,
 }
 
 /// A stream of answers.

@@ -2,17 +2,16 @@
 //!
 //! A watch has no queue: it goes on from a revision, so being slow costs nothing.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-
-use prost::Message as _;
+use std::sync::Arc;
 
 use crate::foundation::limits::{WATCH_BYTES_MAX, WATCH_EVENTS_MAX, WATCHES_MAX};
-use crate::rpc::server::v3::MESSAGE_BYTES_MAX;
 use crate::rpc::server::v3::errors::COMPACTED;
-use crate::store::keys_v3::answer;
+use crate::rpc::server::v3::frames::{BURST_BYTES, Frames, How, Told};
 use crate::store::mvcc::events::FollowBudget;
-use crate::store::mvcc::{Event, EventFilter, KeyRange, MvccError, View};
+use crate::store::mvcc::{EventFilter, KeyRange, MvccError, View};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::watch_create_request::FilterType;
 
@@ -23,10 +22,16 @@ pub(super) const NO_WATCH: i64 = -1;
 const TURN: FollowBudget =
     FollowBudget { scanned_max: WATCH_EVENTS_MAX, bytes_max: WATCH_BYTES_MAX };
 
+/// How often the history is followed in one burst of turns. A watch that stands where another like
+/// it stood is told the same: that costs nearly nothing, and is not counted.
+const BURST_FOLLOWS: usize = 32;
+
 /// The watches of a stream, by their ids.
 #[derive(Debug, Default)]
 pub(super) struct Watches {
     by_id: BTreeMap<i64, Watch>,
+    /// What they watch, each once.
+    wants: BTreeSet<Arc<Want>>,
     next_id: i64,
     /// The watch that had its turn last.
     last: i64,
@@ -34,10 +39,7 @@ pub(super) struct Watches {
 
 #[derive(Debug)]
 struct Watch {
-    range: KeyRange<Box<[u8]>>,
-    filter: EventFilter,
-    prev_kv: bool,
-    fragment: bool,
+    want: Arc<Want>,
     /// The revision to go on from.
     next: i64,
     /// Of a watch that wants to be told when it is idle: whether something was said since the last
@@ -45,15 +47,12 @@ struct Watch {
     spoke: Option<bool>,
 }
 
-/// What a part of the work was.
-#[derive(Debug, PartialEq)]
-pub(super) enum Step {
-    /// Every watch has all there is.
-    Idle,
-    /// A watch went on, and there is nothing to tell.
-    Quiet,
-    /// There is this to tell.
-    Tell(Vec<pb::WatchResponse>),
+/// What a watch wants to be told, and how: watches that want the same have the same.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Want {
+    range: KeyRange<Box<[u8]>>,
+    filter: EventFilter,
+    how: How,
 }
 
 impl Watches {
@@ -84,19 +83,40 @@ impl Watches {
         }
         let id = if asked.watch_id == 0 { self.free_id() } else { asked.watch_id };
         let has = |filter: FilterType| asked.filters.contains(&filter.into());
-        let watch = Watch {
+        let want = self.want(Want {
             range: range.to_owned(),
             filter: EventFilter {
                 no_put: has(FilterType::Noput),
                 no_delete: has(FilterType::Nodelete),
             },
-            prev_kv: asked.prev_kv,
-            fragment: asked.fragment,
+            how: How { prev_kv: asked.prev_kv, in_parts: asked.fragment },
+        });
+        let watch = Watch {
+            want,
             next: if asked.start_revision == 0 { revision + 1 } else { asked.start_revision },
             spoke: asked.progress_notify.then_some(true),
         };
         self.by_id.insert(id, watch);
         about(id, revision, true)
+    }
+
+    /// Returns what a watch wants, shared with those that want the same.
+    fn want(&mut self, want: Want) -> Arc<Want> {
+        if let Some(same) = self.wants.get(&want) {
+            return same.clone();
+        }
+        let want = Arc::new(want);
+        self.wants.insert(want.clone());
+        want
+    }
+
+    fn remove(&mut self, id: i64) -> Option<Watch> {
+        let watch = self.by_id.remove(&id)?;
+        // Nobody else has it but the set.
+        if Arc::strong_count(&watch.want) == 2 {
+            self.wants.remove(&watch.want);
+        }
+        Some(watch)
     }
 
     fn free_id(&mut self) -> i64 {
@@ -109,33 +129,60 @@ impl Watches {
 
     /// Ends a watch; of one that is not there nothing is said.
     pub(super) fn cancel(&mut self, id: i64, revision: i64) -> Option<pb::WatchResponse> {
-        self.by_id.remove(&id)?;
+        self.remove(id)?;
         Some(pb::WatchResponse { canceled: true, ..about(id, revision, false) })
     }
 
-    /// Does the part of the work that is next: the watches take turns.
-    pub(super) fn step(&mut self, view: &View) -> Step {
-        let revision = view.revision();
-        let after = self.by_id.range((Bound::Excluded(self.last), Bound::Unbounded));
-        let mut in_turn = after.chain(self.by_id.range(..=self.last));
-        let behind = in_turn.find(|(_, watch)| watch.next <= revision).map(|(id, _)| *id);
-        let Some(id) = behind else { return Step::Idle };
-        self.last = id;
-        let Some(watch) = self.by_id.get_mut(&id) else { return Step::Quiet };
-        match view.follow(watch.next, &watch.range, watch.filter, TURN) {
-            Ok(followed) => {
-                watch.next = followed.next;
-                if followed.events.is_empty() {
-                    return Step::Quiet;
+    /// Does the part of the work that is next: those watches have a turn that are behind, one after
+    /// the other, until there is enough to send. Tells whether they have all there is.
+    ///
+    /// `who` is what answers have of the member that answers.
+    pub(super) fn burst(
+        &mut self,
+        view: &View,
+        who: pb::ResponseHeader,
+        frames: &mut Frames,
+    ) -> bool {
+        let mut burst = Burst { view, who, told: BTreeMap::new(), follows: 0 };
+        let mut lost = Vec::new();
+        let done = self.turns(&mut burst, frames, &mut lost);
+        for id in lost {
+            self.remove(id);
+        }
+        done
+    }
+
+    fn turns(&mut self, burst: &mut Burst<'_>, frames: &mut Frames, lost: &mut Vec<i64>) -> bool {
+        let (revision, enough) = (burst.view.revision(), frames.len() + BURST_BYTES);
+        let mut done = true;
+        let after = (Bound::Excluded(self.last), Bound::Unbounded);
+        let up_to = (Bound::Unbounded, Bound::Included(self.last));
+        for part in [after, up_to] {
+            for (&id, watch) in self.by_id.range_mut(part) {
+                if watch.next > revision {
+                    continue;
                 }
-                watch.spoke = watch.spoke.map(|_| true);
-                Step::Tell(watch.tell(id, &followed.events))
-            }
-            Err(error) => {
-                self.by_id.remove(&id);
-                Step::Tell(vec![lost(id, error)])
+                if frames.len() >= enough || burst.follows >= BURST_FOLLOWS {
+                    return false;
+                }
+                self.last = id;
+                match burst.follow(watch) {
+                    Ok((told, next)) => {
+                        watch.next = *next;
+                        done &= watch.next > revision;
+                        if !told.is_empty() {
+                            watch.spoke = watch.spoke.map(|_| true);
+                            frames.tell(id, told);
+                        }
+                    }
+                    Err(error) => {
+                        lost.push(id);
+                        frames.answer(&burst.lost(id, error));
+                    }
+                }
             }
         }
+        done
     }
 
     /// Says how far all watches have come, if all have come as far as the store.
@@ -160,34 +207,44 @@ impl Watches {
     }
 }
 
-impl Watch {
-    /// Makes the answers with some events: one, or as many as their bytes need.
-    fn tell(&self, id: i64, events: &[Event]) -> Vec<pb::WatchResponse> {
-        let mut told = Vec::new();
-        let mut bytes = 0;
-        for event in events {
-            let event = answer::event(event, self.prev_kv);
-            let length = event.encoded_len();
-            if told.is_empty() || (self.fragment && bytes + length > FRAGMENT_BYTES_MAX) {
-                told.push(about(id, self.next - 1, false));
-                bytes = 0;
-            }
-            bytes += length;
-            if let Some(answer) = told.last_mut() {
-                answer.events.push(event);
-            }
-        }
-        let last = told.len().saturating_sub(1);
-        for answer in &mut told[..last] {
-            answer.fragment = true;
-        }
-        told
-    }
+/// Turns that are taken together: of one moment, and without doing twice what is the same.
+struct Burst<'a> {
+    view: &'a View,
+    who: pb::ResponseHeader,
+    /// What was told already, and to where that came: by whom it is wanted, from where on.
+    told: BTreeMap<(*const Want, i64), (Told, i64)>,
+    follows: usize,
 }
 
-/// Most bytes of events in one part of an answer that may come in parts, which leaves room for what
-/// is around them.
-const FRAGMENT_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
+impl Burst<'_> {
+    /// Returns what a watch is to be told, and where it stands then.
+    fn follow(&mut self, watch: &Watch) -> Result<&(Told, i64), MvccError> {
+        let Want { range, filter, how } = &*watch.want;
+        match self.told.entry((Arc::as_ptr(&watch.want), watch.next)) {
+            Entry::Occupied(same) => Ok(same.into_mut()),
+            Entry::Vacant(new) => {
+                self.follows += 1;
+                let followed = self.view.follow(watch.next, range, *filter, TURN)?;
+                let header = pb::ResponseHeader { revision: followed.next - 1, ..self.who };
+                let told = Told::new(&header, &followed.events, *how);
+                Ok(new.insert((told, followed.next)))
+            }
+        }
+    }
+
+    /// Says that a watch wants what is compacted. As etcd's, the header has no revision: the watch
+    /// has come to none.
+    fn lost(&self, id: i64, error: MvccError) -> pb::WatchResponse {
+        let mut answer = about(id, 0, false);
+        answer.canceled = true;
+        // Nothing else is refused of one who follows.
+        if let MvccError::Compacted { compact_revision } = error {
+            answer.compact_revision = compact_revision;
+        }
+        answer.header = Some(pb::ResponseHeader { revision: 0, ..self.who });
+        answer
+    }
+}
 
 /// Makes an answer about a watch when the store was at a revision.
 fn about(watch_id: i64, revision: i64, created: bool) -> pb::WatchResponse {
@@ -196,19 +253,10 @@ fn about(watch_id: i64, revision: i64, created: bool) -> pb::WatchResponse {
     pb::WatchResponse { header, watch_id, created, ..pb::WatchResponse::default() }
 }
 
-/// Says that a watch wants what is compacted. As etcd's, the header has no revision: the watch has
-/// come to none.
-fn lost(id: i64, error: MvccError) -> pb::WatchResponse {
-    // Nothing else is refused of one who follows.
-    let MvccError::Compacted { compact_revision } = error else {
-        return pb::WatchResponse { canceled: true, ..about(id, 0, false) };
-    };
-    pb::WatchResponse { canceled: true, compact_revision, ..about(id, 0, false) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rpc::server::v3::frames::tests::read;
     use crate::store::mvcc::{DeleteRange, Op, Put, Store};
     use crate::wire::etcd::v3::mvccpb;
 
@@ -225,16 +273,28 @@ mod tests {
         pb::WatchCreateRequest { key: key.to_vec(), start_revision, ..Default::default() }
     }
 
-    /// Steps until all is told: what was told, as watch, revision, keys.
-    fn told(watches: &mut Watches, store: &Store) -> Vec<(i64, i64, Vec<String>)> {
-        let mut all = Vec::new();
-        loop {
-            match watches.step(&store.view()) {
-                Step::Idle => return all,
-                Step::Quiet => {}
-                Step::Tell(answers) => all.extend(answers.iter().map(shown)),
-            }
+    /// Takes turns until all is told: what was told.
+    fn answers(watches: &mut Watches, store: &Store) -> Vec<pb::WatchResponse> {
+        let (mut frames, mut all) = (Frames::default(), Vec::new());
+        let mut done = false;
+        while !done {
+            done = watches.burst(&store.view(), who(), &mut frames);
+            all.extend(read(&mut frames));
         }
+        for answer in &all {
+            let header = answer.header.unwrap();
+            assert_eq!(pb::ResponseHeader { revision: 0, ..header }, who());
+        }
+        all
+    }
+
+    fn who() -> pb::ResponseHeader {
+        pb::ResponseHeader { cluster_id: 1, member_id: 2, revision: 0, raft_term: 3 }
+    }
+
+    /// The same, as watch, revision, keys.
+    fn told(watches: &mut Watches, store: &Store) -> Vec<(i64, i64, Vec<String>)> {
+        answers(watches, store).iter().map(shown).collect()
     }
 
     fn shown(answer: &pb::WatchResponse) -> (i64, i64, Vec<String>) {
@@ -301,14 +361,14 @@ mod tests {
         let mut watches = Watches::default();
         watches.create(&asked(b"a", 2), 4);
         watches.create(&asked(b"a", 3), 4);
-        let Step::Tell(answers) = watches.step(&store.view()) else { panic!("nothing told") };
+        let answers = answers(&mut watches, &store);
         // The second has its turn first: the last turn counts as that of the id 0.
         assert_eq!(shown(&answers[0]).2, ["a@3", "a@4"]);
-        let Step::Tell(answers) = watches.step(&store.view()) else { panic!("nothing told") };
-        assert!(answers[0].canceled);
-        assert_eq!((answers[0].watch_id, answers[0].compact_revision), (0, 3));
-        assert_eq!(shown(&answers[0]).1, 0);
-        assert_eq!(watches.step(&store.view()), Step::Idle);
+        assert!(answers[1].canceled);
+        assert_eq!((answers[1].watch_id, answers[1].compact_revision), (0, 3));
+        assert_eq!(shown(&answers[1]).1, 0);
+        assert_eq!(answers.len(), 2);
+        assert_eq!(watches.by_id.keys().collect::<Vec<_>>(), [&1]);
     }
 
     #[test]
@@ -343,6 +403,65 @@ mod tests {
     }
 
     #[test]
+    fn watches_that_are_alike_are_told_the_same_by_turns() {
+        let mut store = Store::default();
+        let mut watches = Watches::default();
+        for _ in 0..1000 {
+            watches.create(&asked(b"a", 0), 1);
+        }
+        assert_eq!(watches.wants.len(), 1);
+        put(&mut store, b"a", &[b'x'; 1000]);
+        let mut frames = Frames::default();
+        assert!(!watches.burst(&store.view(), who(), &mut frames), "not all at once");
+        assert!((BURST_BYTES..BURST_BYTES + 2000).contains(&frames.len()));
+        let mut all: Vec<_> = read(&mut frames).iter().map(shown).collect();
+        all.extend(told(&mut watches, &store));
+        let same = |id| (id, 2, vec!["a@2".to_owned()]);
+        assert_eq!(all, (1..1000).chain([0]).map(same).collect::<Vec<_>>());
+        for id in 0..1000 {
+            watches.cancel(id, 2).unwrap();
+        }
+        assert!(watches.wants.is_empty());
+    }
+
+    #[test]
+    fn watches_that_differ_are_told_what_each_wants() {
+        let mut store = Store::default();
+        put(&mut store, b"a", b"1");
+        put(&mut store, b"a", b"2");
+        let mut watches = Watches::default();
+        let later = asked(b"a", 3);
+        let before = pb::WatchCreateRequest { prev_kv: true, ..later.clone() };
+        let other = asked(b"b", 3);
+        for request in [&later, &before, &other, &asked(b"a", 2), &asked(b"a", 4), &before] {
+            watches.create(request, 3);
+        }
+        let answers = answers(&mut watches, &store);
+        let (first, last) = (vec!["a@2".to_owned(), "a@3".to_owned()], vec!["a@3".to_owned()]);
+        assert_eq!(
+            answers.iter().map(shown).collect::<Vec<_>>(),
+            [(1, 3, last.clone()), (3, 3, first), (5, 3, last.clone()), (0, 3, last)]
+        );
+        let has = |answer: &pb::WatchResponse| answer.events[0].prev_kv.is_some();
+        assert_eq!(answers.iter().map(has).collect::<Vec<_>>(), [true, false, true, false]);
+    }
+
+    #[test]
+    fn a_burst_does_not_follow_more_than_it_should() {
+        let mut store = Store::default();
+        let mut watches = Watches::default();
+        for number in 0..=u8::try_from(BURST_FOLLOWS).unwrap() {
+            watches.create(&asked(&[number + 1], 0), 1);
+        }
+        put(&mut store, b"nobody's", b"1");
+        let mut frames = Frames::default();
+        assert!(!watches.burst(&store.view(), who(), &mut frames));
+        assert!(watches.burst(&store.view(), who(), &mut frames));
+        assert_eq!(frames.len(), 0);
+        assert!(watches.progress(2).is_some());
+    }
+
+    #[test]
     fn a_filter_drops_events_and_the_rest_comes_with_what_was_before() {
         let mut store = Store::default();
         let mut watches = Watches::default();
@@ -355,7 +474,7 @@ mod tests {
         put(&mut store, b"a", b"1");
         assert_eq!(told(&mut watches, &store), []);
         delete(&mut store, b"a");
-        let Step::Tell(answers) = watches.step(&store.view()) else { panic!("nothing told") };
+        let answers = answers(&mut watches, &store);
         let event = &answers[0].events[0];
         assert_eq!(event.r#type(), mvccpb::event::EventType::Delete);
         assert_eq!(event.prev_kv.as_ref().unwrap().value, b"1");
@@ -370,7 +489,7 @@ mod tests {
         put(&mut store, b"a", b"small");
         put(&mut store, b"a", &large[..1_000_000]);
         put(&mut store, b"a", &large);
-        let Step::Tell(answers) = watches.step(&store.view()) else { panic!("nothing told") };
+        let answers = answers(&mut watches, &store);
         assert_eq!(answers.iter().map(|answer| answer.events.len()).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(answers.iter().map(|answer| answer.fragment).collect::<Vec<_>>(), [true, false]);
     }

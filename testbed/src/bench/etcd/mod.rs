@@ -13,6 +13,7 @@ pub(super) mod limit;
 pub(super) mod load;
 pub(super) mod rows;
 pub(super) mod servers;
+mod told;
 mod unary;
 mod watch;
 mod work;

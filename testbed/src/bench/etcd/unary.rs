@@ -157,6 +157,7 @@ impl Buf for Pieces {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
 fn said(error: h2::Error) -> String {
     error.to_string()
 }

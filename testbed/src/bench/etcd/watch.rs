@@ -4,19 +4,27 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use corebox::wire::etcd::v3::etcdserverpb as pb;
-use corebox::wire::etcd::v3::etcdserverpb::watch_request::RequestUnion;
+use futures_util::{StreamExt as _, stream};
+use http::uri::PathAndQuery;
 use testbed::error::LabError;
-use testbed::etcd_v3::{Client, WatchStream, end_of, put};
+use testbed::etcd_v3::{Client, put};
 use tokio::task::JoinSet;
-use tonic::Status;
+use tonic::client::Grpc;
+use tonic::transport::Endpoint;
+use tonic::{Request, Status, Streaming};
 
 use crate::bench::etcd::rows::VALUE_BYTES;
 use crate::bench::etcd::servers::refused;
+use crate::bench::etcd::told::{Answer, Put, Told};
 
 /// Streams, each on a connection of its own.
 const STREAMS: usize = 10;
 /// Watchers of each.
-const WATCHERS: u64 = 100;
+const WATCHERS: usize = 100;
+/// A request to watch all keys that begin with `w`: a `WatchRequest`, encoded.
+const CREATE: &[u8] = &[0x0a, 6, 0x0a, 1, b'w', 0x12, 1, b'x'];
+/// What they are told.
+const TOLD: Told = Told(Put { prefix: b"w", value_bytes: VALUE_BYTES });
 /// Keys that are put, all of which are watched.
 const KEYS: u64 = 100;
 /// How long all watchers may take to be known.
@@ -28,7 +36,7 @@ const ALL: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 pub(super) struct Watchers {
     address: SocketAddrV4,
-    streams: Vec<WatchStream>,
+    streams: Vec<Streaming<Answer>>,
 }
 
 impl Watchers {
@@ -54,7 +62,7 @@ impl Watchers {
         let failed = |status| refused(address, &status);
         let mut seeing = JoinSet::new();
         for stream in self.streams {
-            seeing.spawn(receive(stream, WATCHERS * puts));
+            seeing.spawn(receive(stream, puts));
         }
         let all = async {
             let client = Client::new(address);
@@ -79,36 +87,54 @@ impl Watchers {
 }
 
 /// Opens a stream, and waits until all its watchers are known.
-async fn open(address: SocketAddrV4) -> Result<WatchStream, Status> {
-    let create = || {
-        RequestUnion::CreateRequest(pb::WatchCreateRequest {
-            key: b"w".to_vec(),
-            range_end: end_of("w"),
-            ..pb::WatchCreateRequest::default()
-        })
-    };
-    let mut stream = Client::new(address).stream_with(create()).await?;
-    for known in 1..=WATCHERS {
-        let created = stream.next().await?;
-        if !created.created || created.canceled {
-            return Err(Status::aborted(created.cancel_reason));
-        }
-        if known < WATCHERS {
-            stream.ask(create()).await;
+async fn open(address: SocketAddrV4) -> Result<Streaming<Answer>, Status> {
+    let failed = |error: tonic::transport::Error| Status::unavailable(error.to_string());
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(failed)?;
+    let mut grpc = Grpc::new(endpoint.connect().await.map_err(failed)?);
+    grpc.ready().await.map_err(failed)?;
+    let asked = stream::iter([CREATE; WATCHERS]).chain(stream::pending());
+    let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
+    let mut answers = grpc.streaming(Request::new(asked), path, TOLD).await?.into_inner();
+    for _ in 0..WATCHERS {
+        let answer = next(&mut answers).await?;
+        if !answer.created || answer.canceled {
+            return Err(Status::aborted("a watch was refused"));
         }
     }
-    Ok(stream)
+    Ok(answers)
 }
 
-/// Reads until so many events came; more would be a mistake of the server.
-async fn receive(mut stream: WatchStream, count: u64) -> Result<u64, Status> {
-    let mut seen = 0;
-    while seen < count {
-        let answer = stream.next().await?;
-        if answer.canceled {
-            return Err(Status::aborted(answer.cancel_reason));
+/// Reads until every watcher was told of so many revisions, each once and one after the other;
+/// returns how many events that were.
+async fn receive(mut answers: Streaming<Answer>, puts: u64) -> Result<u64, Status> {
+    let all = i64::try_from(puts).map_err(|_| Status::out_of_range("too many puts"))?;
+    // What each was told: the first revision, and how many.
+    let mut told = [(0, 0); WATCHERS];
+    let mut behind = WATCHERS;
+    while behind > 0 {
+        let answer = next(&mut answers).await?;
+        let watch = usize::try_from(answer.watch).ok().and_then(|watch| told.get_mut(watch));
+        let Some((first, count)) = watch.filter(|_| !answer.canceled) else {
+            return Err(Status::aborted("a watch has ended"));
+        };
+        if *count == 0 {
+            *first = answer.first;
         }
-        seen += u64::try_from(answer.events.len()).unwrap_or(u64::MAX);
+        if answer.events > 0 && answer.first != *first + *count {
+            return Err(Status::data_loss("a revision was left out, or came twice"));
+        }
+        *count += answer.events;
+        if *count > all {
+            return Err(Status::data_loss("more was told than was put"));
+        }
+        behind -= usize::from(answer.events > 0 && *count == all);
     }
-    if seen == count { Ok(seen) } else { Err(Status::data_loss("an event came twice")) }
+    if told.iter().any(|(first, _)| *first != told[0].0) {
+        return Err(Status::data_loss("one watch was not told the first revision"));
+    }
+    Ok(puts * WATCHERS as u64)
+}
+
+async fn next(answers: &mut Streaming<Answer>) -> Result<Answer, Status> {
+    answers.message().await?.ok_or_else(|| Status::aborted("the watch stream has ended"))
 }

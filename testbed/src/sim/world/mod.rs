@@ -241,7 +241,6 @@ async fn start(
         deadline: DEADLINE,
         election,
         stop: tasks.stopping(),
-        tasks: tasks.clone(),
     };
     let service = Service {
         member: member.clone(),
