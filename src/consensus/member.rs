@@ -1,7 +1,7 @@
 //! One member: opens its storage, starts the library and the tasks around it, answers the others.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,12 +27,13 @@ use crate::consensus::space::Space;
 use crate::consensus::state_machine::{Progress, StateMachine};
 use crate::consensus::types::{Raft, Runtime, Snapshot, TypeConfig, Vote};
 use crate::foundation::clock::{Clock, Timestamp};
+use crate::foundation::exit::chain;
 use crate::foundation::limits::QUOTA_BYTES;
 use crate::foundation::random::Random;
 use crate::foundation::tasks::{DrainTimeout, Tasks, Wrap};
 use crate::platform::disk::Disk;
 use crate::platform::net::{Io, Net};
-use crate::store::checkpoint::CheckpointError;
+use crate::store::checkpoint::{CheckpointError, Stored};
 use crate::store::machine::Machine;
 use crate::store::wal::{Sizes, WalError};
 use crate::store::{Command, Outcome};
@@ -571,8 +572,10 @@ impl Member {
                 raft.pre_vote(request).await.map(Reply::Vote).map_err(said)
             }
             Request::Snapshot { vote, meta, data } => {
-                let snapshot = Snapshot { meta, snapshot: data };
-                self.install(vote, snapshot).await
+                match Stored::from_bytes(&data, Path::new("received")) {
+                    Ok(snapshot) => self.install(vote, Snapshot { meta, snapshot }).await,
+                    Err(error) => Err(chain(&error)),
+                }
             }
             Request::TransferLeader(request) => {
                 let handled = raft.handle_transfer_leader(request).await;

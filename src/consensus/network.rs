@@ -38,6 +38,7 @@ use crate::consensus::types::{Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::foundation::limits::PEER_FRAME_BYTES_MAX;
 use crate::platform::net::{Address, Io, Net, first_address};
 use crate::store::Command;
+use crate::store::checkpoint::Stored;
 
 /// The first bytes of a connection between members.
 pub const MAGIC: &[u8; 4] = b"CBX1";
@@ -333,7 +334,7 @@ fn unexpected<T>(reply: &Reply) -> Result<T, RPCError<TypeConfig>> {
 }
 
 impl RaftNetworkV2<TypeConfig> for Remote {
-    type SnapshotData = Vec<u8>;
+    type SnapshotData = Stored;
 
     async fn append_entries(
         &mut self,
@@ -372,7 +373,8 @@ impl RaftNetworkV2<TypeConfig> for Remote {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let request = Request::Snapshot { vote, meta: snapshot.meta, data: snapshot.snapshot };
+        let data = snapshot.snapshot.to_bytes();
+        let request = Request::Snapshot { vote, meta: snapshot.meta, data };
         let sending = Box::pin(self.line.call_patiently(&request));
         match TypeConfig::select2(Box::pin(cancel), sending).await {
             openraft_rt::Select2::First(closed) => Err(closed.into()),

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt as _};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -15,10 +16,16 @@ use crate::consensus::figures::Figures;
 use crate::consensus::leases::Leases;
 use crate::consensus::types::{LogId, Membership, Snapshot, SnapshotMeta, TypeConfig};
 use crate::foundation::exit::chain;
-use crate::foundation::limits::COMPACT_EVENTS_MAX;
+use crate::foundation::limits::{COMPACT_EVENTS_MAX, SETTLE_VERSIONS_MAX};
 use crate::platform::disk::Disk;
-use crate::store::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::store::checkpoint::{self, Checkpoint, CheckpointError, Saving, Step, Stored};
 use crate::store::machine::Machine;
+use crate::store::mvcc::SavedPart;
+
+/// How long to leave the disk to others between two slices of a checkpoint.
+const SAVE_PAUSE: Duration = Duration::from_millis(2);
+/// How long to leave the keys to others between two steps of letting go what a checkpoint has.
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Where in the log the machine stands, and who the members are there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +71,10 @@ pub struct StateMachine {
     folder: PathBuf,
     leases: Arc<Leases>,
     figures: Arc<Figures>,
+    /// The newest checkpoint, and where in the log it is.
+    newest: Arc<Mutex<Option<(Position, Stored)>>>,
     /// Held while a checkpoint is written: one that is made and one that is installed would write
-    /// the same temporary file.
+    /// the same temporary files, and remove each other's parts.
     saving: Arc<tokio::sync::Mutex<()>>,
     /// Work that blocks runs inline where the disk is simulated: its clock would stand still.
     inline: bool,
@@ -79,9 +88,13 @@ impl StateMachine {
         inline: bool,
         figures: Arc<Figures>,
     ) -> Result<Self, CheckpointError> {
-        let image = match checkpoint::newest(&*disk, folder)? {
-            Some((path, bytes)) => decode(&bytes, &path)?,
-            None => Image::default(),
+        let (image, newest) = match checkpoint::open(&*disk, folder)? {
+            Some((checkpoint, stored)) => {
+                let image = image_of(checkpoint, folder)?;
+                let newest = (image.position.clone(), stored);
+                (image, Some(newest))
+            }
+            None => (Image::default(), None),
         };
         let progress = Arc::new(watch::Sender::new(progress(&image)));
         let image = Arc::new(RwLock::new(image));
@@ -92,6 +105,7 @@ impl StateMachine {
             folder: folder.to_owned(),
             leases: Arc::default(),
             figures,
+            newest: Arc::new(Mutex::new(newest)),
             saving: Arc::default(),
             inline,
         })
@@ -129,33 +143,82 @@ impl StateMachine {
         self.image.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a checkpoint's bytes and makes them safe.
-    async fn save(&self, bytes: Arc<Vec<u8>>, index: u64) -> io::Result<()> {
-        let _saving = self.saving.lock().await;
+    /// Writes a checkpoint and makes it safe, in slices.
+    async fn save(&self, mut saving: Saving, position: Position) -> io::Result<Stored> {
         let begun = Instant::now();
-        let prepare = {
-            let (disk, folder) = (self.disk.clone(), self.folder.clone());
-            move || checkpoint::prepare(&*disk, &folder, &bytes).map(drop)
-        };
-        let commit = {
-            let (disk, folder) = (self.disk.clone(), self.folder.clone());
-            move || checkpoint::commit(&*disk, &folder, index)
-        };
-        self.blocking(prepare).await?;
-        tokio::time::sleep(self.disk.sync_time()).await;
-        self.blocking(commit).await?;
+        loop {
+            let disk = self.disk.clone();
+            let work = move || {
+                let step = saving.step(&*disk)?;
+                Ok((saving, step))
+            };
+            let step;
+            (saving, step) = self.blocking(work).await?;
+            if step == Step::Done {
+                break;
+            }
+            tokio::time::sleep(self.disk.sync_time().max(SAVE_PAUSE)).await;
+        }
+        let stored = saving.finish();
+        *self.newest() = Some((position, stored.clone()));
         self.figures.checkpoints.observe(begun.elapsed());
-        Ok(())
+        Ok(stored)
     }
 
-    async fn blocking(
+    async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<(), CheckpointError> + Send + 'static,
-    ) -> io::Result<()> {
+        work: impl FnOnce() -> Result<T, CheckpointError> + Send + 'static,
+    ) -> io::Result<T> {
         let done =
             if self.inline { work() } else { crate::foundation::tasks::blocking(work).await };
-        done.map_err(|error| io::Error::other(chain(&error)))
+        done.map_err(failed)
     }
+
+    fn newest(&self) -> MutexGuard<'_, Option<(Position, Stored)>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path_at(&self, position: &Position) -> PathBuf {
+        checkpoint::path_of(&self.folder, position.applied.map_or(0, |id| id.index))
+    }
+
+    /// Makes a checkpoint of what is applied now. Returns with it the parts that it does not have.
+    async fn make(&self) -> io::Result<(Snapshot, Vec<Arc<SavedPart>>)> {
+        let _saving = self.saving.lock().await;
+        let (checkpoint, position) = {
+            let image = self.image();
+            (copied(&image), image.position.clone())
+        };
+        let (folder, path) = (self.folder.clone(), self.path_at(&position));
+        let saving = self.blocking(move || Ok(Saving::new(&folder, path, checkpoint))).await?;
+        let stored = self.save(saving, position.clone()).await?;
+        let old = self.image_mut().machine.keys_v3.adopt(stored.saved().clone());
+        Ok((snapshot(position, stored), old))
+    }
+
+    /// Lets go of the memory that the newest checkpoint has, in steps between which batches are
+    /// applied, and then of `old` parts. Where the leader's state is taken over meanwhile, there is
+    /// nothing more to do.
+    async fn settle(&self, old: Vec<Arc<SavedPart>>) -> io::Result<()> {
+        while self.settle_step() {
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+        // To unmap one takes milliseconds.
+        let unmap = move || {
+            drop(old);
+            Ok(())
+        };
+        self.blocking(unmap).await
+    }
+
+    fn settle_step(&self) -> bool {
+        self.image_mut().machine.keys_v3.settle_step(SETTLE_VERSIONS_MAX)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
+fn failed(error: CheckpointError) -> io::Error {
+    io::Error::other(chain(&error))
 }
 
 /// Returns how far a machine has come that has nothing to free, as one that was just read.
@@ -176,37 +239,29 @@ fn copied(image: &Image) -> Checkpoint {
     Checkpoint { position, machine: image.machine.clone() }
 }
 
-fn decode(bytes: &[u8], path: &Path) -> Result<Image, CheckpointError> {
-    let checkpoint = Checkpoint::decode(bytes, path)?;
+fn image_of(checkpoint: Checkpoint, folder: &Path) -> Result<Image, CheckpointError> {
     let position = postcard::from_bytes(&checkpoint.position)
-        .map_err(|_| CheckpointError::Corrupt { path: path.to_owned() })?;
+        .map_err(|_| CheckpointError::Corrupt { path: folder.to_owned() })?;
     Ok(Image { machine: checkpoint.machine, position })
 }
 
-fn snapshot(position: &Position, bytes: Vec<u8>) -> Snapshot {
-    let meta = SnapshotMeta {
-        last_log_id: position.applied,
-        last_membership: position.membership.clone(),
-    };
-    Snapshot { meta, snapshot: bytes }
+fn snapshot(position: Position, stored: Stored) -> Snapshot {
+    let meta = SnapshotMeta { last_log_id: position.applied, last_membership: position.membership };
+    Snapshot { meta, snapshot: stored }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
-    type SnapshotData = Vec<u8>;
+    type SnapshotData = Stored;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let (checkpoint, position) = {
-            let image = self.image();
-            (copied(&image), image.position.clone())
-        };
-        let bytes = Arc::new(checkpoint.encode());
-        self.save(bytes.clone(), position.applied.map_or(0, |id| id.index)).await?;
-        Ok(snapshot(&position, Arc::unwrap_or_clone(bytes)))
+        let (made, old) = self.make().await?;
+        self.settle(old).await?;
+        Ok(made)
     }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Vec<u8>;
+    type SnapshotData = Stored;
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, Membership)> {
@@ -252,11 +307,20 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, bytes: Vec<u8>) -> io::Result<()> {
-        let image =
-            decode(&bytes, &self.folder).map_err(|error| io::Error::other(chain(&error)))?;
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, received: Stored) -> io::Result<()> {
+        let _saving = self.saving.lock().await;
+        let folder = self.folder.clone();
+        let checked =
+            move || image_of(received.load(&folder)?, &folder).map(|image| (image, received));
+        let (image, received) = self.blocking(checked).await?;
+        let position = image.position;
+        let saving =
+            Saving::copy(&self.folder, self.path_at(&position), &received).map_err(failed)?;
+        let stored = self.save(saving, position).await?;
+        let folder = self.folder.clone();
+        let load = move || image_of(stored.load(&folder)?, &folder);
+        let image = self.blocking(load).await?;
         let progress = progress(&image);
-        self.save(Arc::new(bytes), progress.applied).await?;
         *self.image_mut() = image;
         self.progress.send_replace(progress);
         tracing::info!(index = progress.applied, "a checkpoint of the leader installed");
@@ -264,11 +328,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let failed = |error: CheckpointError| io::Error::other(chain(&error));
-        let newest = checkpoint::newest(&*self.disk, &self.folder).map_err(failed)?;
-        let Some((path, bytes)) = newest else { return Ok(None) };
-        let image = decode(&bytes, &path).map_err(failed)?;
-        Ok(Some(snapshot(&image.position, bytes)))
+        let newest = self.newest().clone();
+        Ok(newest.map(|(position, stored)| snapshot(position, stored)))
     }
 }
 
@@ -289,9 +350,16 @@ mod tests {
                 StateMachine::open(disk.clone(), folder, true, figures)
             };
             let store = open().unwrap();
-            let other = Arc::new(copied(&Image::default()).encode());
-            let mut builder = store.clone();
-            let (made, installed) = tokio::join!(builder.build_snapshot(), store.save(other, 5));
+            let other = StateMachine::open(
+                Arc::new(MemoryDisk::new(Random::seeded(seed), 20)),
+                folder,
+                true,
+                Arc::new(Figures::new(Timestamp::EPOCH)),
+            );
+            let other = other.unwrap().build_snapshot().await.unwrap();
+            let (mut builder, mut other_store) = (store.clone(), store.clone());
+            let install = other_store.install_snapshot(&other.meta, other.snapshot);
+            let (made, installed) = tokio::join!(builder.build_snapshot(), install);
             assert!(made.is_ok() && installed.is_ok(), "seed {seed}");
             assert!(open().is_ok(), "seed {seed}");
         }

@@ -64,6 +64,9 @@ pub const HTTP2_STREAMS_MAX: u32 = 16_384;
 /// Events of which one step of a compaction frees memory: about a millisecond.
 pub const COMPACT_EVENTS_MAX: usize = 1_000;
 
+/// Versions that one step after a checkpoint lets go of: well below a millisecond.
+pub const SETTLE_VERSIONS_MAX: usize = 500;
+
 /// Events that the v2 API remembers for `waitIndex`: clients rely on exactly this number.
 pub const V2_HISTORY_EVENTS: usize = 1_000;
 
