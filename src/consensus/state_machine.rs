@@ -18,7 +18,9 @@ use crate::consensus::types::{LogId, Membership, Snapshot, SnapshotMeta, TypeCon
 use crate::foundation::exit::chain;
 use crate::foundation::limits::{COMPACT_EVENTS_MAX, SETTLE_VERSIONS_MAX};
 use crate::platform::disk::Disk;
-use crate::store::checkpoint::{self, Checkpoint, CheckpointError, Saving, Step, Stored};
+use crate::store::checkpoint::{
+    self, Checkpoint, CheckpointError, PartEntry, Receiving, Saving, Step, Stored,
+};
 use crate::store::machine::Machine;
 use crate::store::mvcc::SavedPart;
 
@@ -73,6 +75,8 @@ pub struct StateMachine {
     figures: Arc<Figures>,
     /// The newest checkpoint, and where in the log it is.
     newest: Arc<Mutex<Option<(Position, Stored)>>>,
+    /// What comes of a checkpoint of the leader.
+    receiving: Arc<Mutex<Receiving>>,
     /// Held while a checkpoint is written: one that is made and one that is installed would write
     /// the same temporary files, and remove each other's parts.
     saving: Arc<tokio::sync::Mutex<()>>,
@@ -106,6 +110,7 @@ impl StateMachine {
             leases: Arc::default(),
             figures,
             newest: Arc::new(Mutex::new(newest)),
+            receiving: Arc::default(),
             saving: Arc::default(),
             inline,
         })
@@ -147,9 +152,9 @@ impl StateMachine {
     async fn save(&self, mut saving: Saving, position: Position) -> io::Result<Stored> {
         let begun = Instant::now();
         loop {
-            let disk = self.disk.clone();
+            let (disk, needed) = (self.disk.clone(), self.receiving().needed());
             let work = move || {
-                let step = saving.step(&*disk)?;
+                let step = saving.step(&*disk, &needed)?;
                 Ok((saving, step))
             };
             let step;
@@ -176,6 +181,43 @@ impl StateMachine {
 
     fn newest(&self) -> MutexGuard<'_, Option<(Position, Stored)>> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn receiving(&self) -> MutexGuard<'_, Receiving> {
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of the parts that the leader is about to send; returns how many bytes of each are
+    /// here.
+    pub async fn offered(&self, parts: Vec<PartEntry>) -> io::Result<Vec<u64>> {
+        // Parts of this member that the answer relies on must not be removed meanwhile.
+        let _saving = self.saving.lock().await;
+        let store = self.clone();
+        let own = self.image().machine.keys_v3.saved().clone();
+        let offer = move || store.receiving().offer(&*store.disk, &store.folder, &own, &parts);
+        self.blocking(offer).await
+    }
+
+    /// Writes a piece of a part; returns how many bytes of it are here, or `None` if it was not offered.
+    pub async fn receive(
+        &self,
+        part: PartEntry,
+        offset: u64,
+        data: Vec<u8>,
+    ) -> io::Result<Option<u64>> {
+        if offset.saturating_add(data.len() as u64) == part.length {
+            tokio::time::sleep(self.disk.sync_time()).await;
+        }
+        let store = self.clone();
+        let piece = move || store.receiving().piece(&store.folder, &part, offset, &data);
+        self.blocking(piece).await
+    }
+
+    /// Returns the checkpoint of the leader if all its parts have come.
+    pub async fn received(&self, manifest: Vec<u8>) -> io::Result<Option<Stored>> {
+        let store = self.clone();
+        let finish = move || store.receiving().finish(&*store.disk, &store.folder, &manifest);
+        self.blocking(finish).await
     }
 
     fn path_at(&self, position: &Position) -> PathBuf {
@@ -309,17 +351,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, received: Stored) -> io::Result<()> {
         let _saving = self.saving.lock().await;
-        let folder = self.folder.clone();
-        let checked =
-            move || image_of(received.load(&folder)?, &folder).map(|image| (image, received));
-        let (image, received) = self.blocking(checked).await?;
-        let position = image.position;
-        let saving =
-            Saving::copy(&self.folder, self.path_at(&position), &received).map_err(failed)?;
-        let stored = self.save(saving, position).await?;
-        let folder = self.folder.clone();
+        let (folder, stored) = (self.folder.clone(), received.clone());
         let load = move || image_of(stored.load(&folder)?, &folder);
         let image = self.blocking(load).await?;
+        let position = image.position.clone();
+        let saving = Saving::take(&self.folder, self.path_at(&position), &received);
+        self.save(saving.map_err(failed)?, position).await?;
+        self.receiving().taken();
         let progress = progress(&image);
         *self.image_mut() = image;
         self.progress.send_replace(progress);
@@ -357,8 +395,15 @@ mod tests {
                 Arc::new(Figures::new(Timestamp::EPOCH)),
             );
             let other = other.unwrap().build_snapshot().await.unwrap();
+            for part in &other.snapshot.saved().parts {
+                let entry = PartEntry::of(part);
+                store.offered(vec![entry]).await.unwrap();
+                store.receive(entry, 0, part.file().to_vec()).await.unwrap();
+            }
+            let manifest = other.snapshot.manifest().to_vec();
+            let received = store.received(manifest).await.unwrap().unwrap();
             let (mut builder, mut other_store) = (store.clone(), store.clone());
-            let install = other_store.install_snapshot(&other.meta, other.snapshot);
+            let install = other_store.install_snapshot(&other.meta, received);
             let (made, installed) = tokio::join!(builder.build_snapshot(), install);
             assert!(made.is_ok() && installed.is_ok(), "seed {seed}");
             assert!(open().is_ok(), "seed {seed}");

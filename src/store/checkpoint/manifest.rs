@@ -5,13 +5,16 @@
 //! ```
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::platform::disk::Disk;
 use crate::store::checkpoint::{CheckpointError, old};
 use crate::store::keys_v3::Alarms;
 use crate::store::machine::Machine;
 use crate::store::mvcc::saved::Head;
+use crate::store::mvcc::{PartError, SavedPart};
 
 /// The version of the format that this program writes.
 pub const FORMAT: u32 = 4;
@@ -30,16 +33,52 @@ pub(super) struct Manifest {
     pub(super) parts: Vec<PartEntry>,
 }
 
-/// Which part belongs to it.
+/// A part that belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct PartEntry {
-    pub(super) number: u64,
+pub struct PartEntry {
+    /// Its number, by which the file is named.
+    pub number: u64,
     /// The length of the file, in bytes.
-    pub(super) length: u64,
+    pub length: u64,
     /// How many versions it has.
-    pub(super) count: u64,
-    /// The checksum at its end.
-    pub(super) checksum: u32,
+    pub count: u64,
+    /// The checksum at its end, which is over the checksums of all blocks too.
+    pub checksum: u32,
+}
+
+impl PartEntry {
+    /// Returns the entry of a part.
+    pub fn of(part: &SavedPart) -> Self {
+        let (number, checksum) = (part.number(), part.checksum());
+        Self { number, length: part.file().len() as u64, count: part.count() as u64, checksum }
+    }
+
+    /// Tells whether two parts have the same bytes, whatever their numbers.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Self { number: 0, ..*self } == Self { number: 0, ..*other }
+    }
+
+    /// Maps the part at a path, which has to be this one; `manifest` is for the message.
+    pub(super) fn open(
+        &self,
+        disk: &dyn Disk,
+        path: &Path,
+        manifest: &Path,
+    ) -> Result<Arc<SavedPart>, CheckpointError> {
+        let failed = |source| CheckpointError::Disk {
+            what: "read a part of",
+            path: path.to_owned(),
+            source,
+        };
+        let wrong = |source| CheckpointError::Parts { path: manifest.to_owned(), source };
+        let map = disk.map(path).map_err(failed)?;
+        let part = SavedPart::open(self.number, map).map_err(wrong)?;
+        if Self::of(&part) != *self {
+            let what = "it is not the one that the manifest names";
+            return Err(wrong(PartError::Damaged { number: self.number, what }));
+        }
+        Ok(Arc::new(part))
+    }
 }
 
 impl Manifest {

@@ -11,11 +11,12 @@
 //! A file is written under another name, synced, renamed, and its name synced, before anything relies
 //! on it. So at any moment there is a manifest whose parts are all there. The calls block.
 //!
-//! Files: `manifest` is its format, `saving` writes, `old` reads what earlier versions wrote in one
+//! Files: `manifest` is its format, `saving` writes, `receiving` takes one from another member, `old` reads what earlier versions wrote in one
 //! file. The format of parts is [`crate::store::mvcc::saved`]'s.
 
 mod manifest;
 mod old;
+mod receiving;
 mod saving;
 mod stored;
 
@@ -25,7 +26,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::platform::disk::{self, Disk};
-pub use crate::store::checkpoint::manifest::FORMAT;
+pub use crate::store::checkpoint::manifest::{FORMAT, PartEntry};
+pub use crate::store::checkpoint::receiving::Receiving;
 pub use crate::store::checkpoint::saving::{Saving, Step};
 pub use crate::store::checkpoint::stored::Stored;
 use crate::store::machine::Machine;
@@ -112,6 +114,8 @@ pub fn open(
     };
     disk.create_folder(folder).map_err(failed(folder))?;
     disk.sync_folder(folder).map_err(failed(folder))?;
+    let begun = ending_with(disk, folder, INCOMING).map_err(failed(folder))?;
+    begun.iter().try_for_each(|part| disk.remove(part).map_err(failed(part)))?;
     let Some(path) = ending_with(disk, folder, MANIFEST).map_err(failed(folder))?.pop() else {
         return Ok(None);
     };
@@ -120,7 +124,7 @@ pub fn open(
     if format != FORMAT {
         let checkpoint = old::decode(format, body, &path)?;
         let mut saving = Saving::new(folder, path.clone(), checkpoint);
-        while saving.step(disk)? == Step::More {}
+        while saving.step(disk, &[])? == Step::More {}
         bytes = disk::read(disk, &path).map_err(failed(&path))?;
     }
     let stored = Stored::open(disk, folder, &path, bytes)?;
@@ -133,9 +137,23 @@ const MANIFEST: &str = "ckpt";
 const PART: &str = "part";
 /// How the name of a file ends that is being written.
 const TEMPORARY: &str = "tmp";
+/// How the name of a part ends that is being received.
+const INCOMING: &str = "incoming";
 
 fn part_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:016x}.{PART}"))
+}
+
+fn incoming_path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:016x}.{INCOMING}"))
+}
+
+/// Returns a number that no part has, nor one that is being received.
+fn free_number(disk: &dyn Disk, folder: &Path) -> io::Result<u64> {
+    let of_file = |path: &PathBuf| u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok();
+    let mut files = ending_with(disk, folder, PART)?;
+    files.extend(ending_with(disk, folder, INCOMING)?);
+    Ok(files.iter().filter_map(of_file).max().unwrap_or(0) + 1)
 }
 
 /// Returns the files in the folder whose names end so, in their order.

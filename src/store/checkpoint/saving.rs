@@ -7,17 +7,15 @@ use std::sync::Arc;
 use crate::platform::disk::{Disk, DiskFile};
 use crate::store::checkpoint::manifest::{Manifest, PartEntry};
 use crate::store::checkpoint::{
-    Checkpoint, CheckpointError, MANIFEST, PART, Stored, TEMPORARY, ending_with, part_path,
+    Checkpoint, CheckpointError, INCOMING, MANIFEST, PART, Stored, TEMPORARY, ending_with,
+    free_number, incoming_path, part_path,
 };
-use crate::store::mvcc::saved::{Head, Making, Piece, Sizes};
+use crate::store::mvcc::saved::{Head, Making, Sizes};
 use crate::store::mvcc::{Saved, SavedPart};
 
 /// Most that one step writes, in bytes, but for what ends a part: little enough that the log's sync does
 /// not wait for it.
 const SLICE_BYTES: u64 = 4 << 20;
-
-/// How much of a part that was received is written at once, in bytes.
-const COPY_BYTES: usize = 256 << 10;
 
 /// Whether a checkpoint is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,22 +32,12 @@ pub struct Saving {
     folder: PathBuf,
     path: PathBuf,
     manifest: Manifest,
-    source: Source,
+    /// What is new; `None` if all parts were received.
+    making: Option<Box<Making>>,
     parts: Vec<Arc<SavedPart>>,
     writing: Option<Writing>,
     /// The bytes of the manifest, once they are written.
     written: Option<Vec<u8>>,
-}
-
-/// Where parts come from.
-#[derive(Debug)]
-enum Source {
-    Making(Box<Making>),
-    /// Parts that were received, and where in the first one it stands.
-    Copy {
-        parts: Vec<Arc<SavedPart>>,
-        at: usize,
-    },
 }
 
 /// A part that is being written.
@@ -58,25 +46,6 @@ struct Writing {
     file: Arc<dyn DiskFile>,
     bytes: u64,
     is_whole: bool,
-}
-
-impl Source {
-    fn next_piece(&mut self) -> Option<Piece> {
-        match self {
-            Self::Making(making) => making.next_piece(),
-            Self::Copy { parts, at } => {
-                let file = parts.first()?.file();
-                let end = file.len().min(*at + COPY_BYTES);
-                let piece = Piece { bytes: file[*at..end].to_vec(), is_last: end == file.len() };
-                *at = end;
-                if piece.is_last {
-                    parts.remove(0);
-                    *at = 0;
-                }
-                Some(piece)
-            }
-        }
-    }
 }
 
 impl Saving {
@@ -97,34 +66,38 @@ impl Saving {
         let Checkpoint { position, machine } = checkpoint;
         let manifest = Manifest { position, machine, alarms, keys: head, parts: Vec::new() };
         let parts = making.kept().to_vec();
-        Self::begin(folder, path, manifest, Source::Making(Box::new(making)), parts)
+        Self::begin(folder, path, manifest, Some(Box::new(making)), parts)
     }
 
-    /// Begins to save a checkpoint that was received: all of its parts.
-    pub fn copy(folder: &Path, path: PathBuf, stored: &Stored) -> Result<Self, CheckpointError> {
+    /// Begins to save a checkpoint whose parts are all here, under their own names or those of parts
+    /// that were received.
+    pub fn take(folder: &Path, path: PathBuf, stored: &Stored) -> Result<Self, CheckpointError> {
         let manifest = Manifest::decode(&stored.manifest, &path)?;
-        let source = Source::Copy { parts: stored.saved.parts.clone(), at: 0 };
-        Ok(Self::begin(folder, path, manifest, source, Vec::new()))
+        Ok(Self::begin(folder, path, manifest, None, stored.saved.parts.clone()))
     }
 
     fn begin(
         folder: &Path,
         path: PathBuf,
         manifest: Manifest,
-        source: Source,
+        making: Option<Box<Making>>,
         parts: Vec<Arc<SavedPart>>,
     ) -> Self {
         let folder = folder.to_owned();
-        Self { folder, path, manifest, source, parts, writing: None, written: None }
+        Self { folder, path, manifest, making, parts, writing: None, written: None }
     }
 
-    /// Goes on. After an error nothing more may be written: this checkpoint is given up.
-    pub fn step(&mut self, disk: &dyn Disk) -> Result<Step, CheckpointError> {
+    /// Goes on. After an error nothing more may be written: this checkpoint is given up. Parts with the
+    /// numbers in `needed` stay, whoever names them.
+    pub fn step(&mut self, disk: &dyn Disk, needed: &[u64]) -> Result<Step, CheckpointError> {
         if self.written.is_some() {
-            self.commit(disk).map_err(|source| self.failed("save", source))?;
+            self.commit(disk, needed).map_err(|source| self.failed("save", source))?;
             return Ok(Step::Done);
         }
         self.end_slice(disk)?;
+        if self.making.is_none() {
+            self.name_received(disk).map_err(|source| self.failed("save a part of", source))?;
+        }
         if !self.write_slice(disk).map_err(|source| self.failed("write a part of", source))? {
             self.write_manifest(disk).map_err(|source| self.failed("write", source))?;
         }
@@ -154,7 +127,7 @@ impl Saving {
             if !writing.is_whole {
                 return Ok(None);
             }
-            let number = self.free_number(disk)?;
+            let number = free_number(disk, &self.folder)?;
             let path = part_path(&self.folder, number);
             disk.rename(&self.temporary(PART), &path)?;
             disk.sync_folder(&self.folder)?;
@@ -173,7 +146,7 @@ impl Saving {
     fn write_slice(&mut self, disk: &dyn Disk) -> io::Result<bool> {
         let mut slice = 0;
         while slice < SLICE_BYTES
-            && let Some(piece) = self.source.next_piece()
+            && let Some(piece) = self.making.as_mut().and_then(|making| making.next_piece())
         {
             if self.writing.is_none() {
                 disk.create_folder(&self.folder)?;
@@ -194,13 +167,7 @@ impl Saving {
     }
 
     fn write_manifest(&mut self, disk: &dyn Disk) -> io::Result<()> {
-        let entry = |part: &Arc<SavedPart>| PartEntry {
-            number: part.number(),
-            length: part.file().len() as u64,
-            count: part.count() as u64,
-            checksum: part.checksum(),
-        };
-        self.manifest.parts = self.parts.iter().map(entry).collect();
+        self.manifest.parts = self.parts.iter().map(|part| PartEntry::of(part)).collect();
         let bytes = self.manifest.encode();
         disk.create_folder(&self.folder)?;
         let file = disk.open(&self.temporary(MANIFEST))?;
@@ -211,7 +178,7 @@ impl Saving {
     }
 
     /// Makes the manifest the newest one, and removes what it does not name.
-    fn commit(&self, disk: &dyn Disk) -> io::Result<()> {
+    fn commit(&self, disk: &dyn Disk, needed: &[u64]) -> io::Result<()> {
         let temporary = self.temporary(MANIFEST);
         disk.open(&temporary)?.sync()?;
         disk.rename(&temporary, &self.path)?;
@@ -221,25 +188,27 @@ impl Saving {
                 disk.remove(&old)?;
             }
         }
-        let named = |path: &PathBuf| {
-            self.parts.iter().any(|part| part_path(&self.folder, part.number()) == *path)
-        };
+        let numbers = self.parts.iter().map(|part| part.number()).chain(needed.iter().copied());
+        let kept: Vec<_> = numbers.map(|number| part_path(&self.folder, number)).collect();
         let rest = ending_with(disk, &self.folder, TEMPORARY)?;
         for part in ending_with(disk, &self.folder, PART)?.into_iter().chain(rest) {
-            if !named(&part) {
+            if !kept.contains(&part) {
                 disk.remove(&part)?;
             }
         }
         Ok(())
     }
 
-    /// Returns a number that no file has, and no part.
-    fn free_number(&self, disk: &dyn Disk) -> io::Result<u64> {
-        let of_file = |path: &PathBuf| u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok();
-        let files = ending_with(disk, &self.folder, PART)?;
-        let highest = files.iter().filter_map(of_file).max().unwrap_or(0);
-        let own = self.parts.iter().map(|part| part.number()).max().unwrap_or(0);
-        Ok(highest.max(own) + 1)
+    /// Gives parts that were received, and are safe, the names of parts.
+    fn name_received(&self, disk: &dyn Disk) -> io::Result<()> {
+        let received = ending_with(disk, &self.folder, INCOMING)?;
+        for part in &self.parts {
+            let path = incoming_path(&self.folder, part.number());
+            if received.contains(&path) {
+                disk.rename(&path, &part_path(&self.folder, part.number()))?;
+            }
+        }
+        disk.sync_folder(&self.folder)
     }
 
     fn temporary(&self, of: &str) -> PathBuf {

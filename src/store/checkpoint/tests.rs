@@ -7,7 +7,7 @@ use super::*;
 use crate::foundation::random::Random;
 use crate::platform::disk::{DiskError, MemoryDisk};
 use crate::store::keys_v3::Change;
-use crate::store::mvcc::saved::Sizes;
+use crate::store::mvcc::saved::{Saved, Sizes};
 use crate::store::{Batch, Command};
 use crate::wire::etcd::v3::etcdserverpb::request_op::Request;
 use crate::wire::etcd::v3::etcdserverpb::{PutRequest, RequestOp};
@@ -43,7 +43,7 @@ fn saving(checkpoint: &Checkpoint, index: u64) -> Saving {
 /// Saves a checkpoint, which from then on refers to what is saved.
 fn save(disk: &MemoryDisk, checkpoint: &mut Checkpoint, index: u64) -> Result<(), CheckpointError> {
     let mut saving = saving(checkpoint, index);
-    while saving.step(disk)? == Step::More {}
+    while saving.step(disk, &[])? == Step::More {}
     let keys = &mut checkpoint.machine.keys_v3;
     keys.adopt(saving.finish().saved().clone());
     while keys.settle_step(7) {}
@@ -72,7 +72,7 @@ fn a_crash_at_any_moment_leaves_the_old_or_the_new_checkpoint_whole() {
         let mut done = Step::More;
         for _ in 0..steps {
             if done == Step::More {
-                done = saving.step(&disk).unwrap();
+                done = saving.step(&disk, &[]).unwrap();
             }
         }
         disk.crash();
@@ -134,23 +134,97 @@ fn each_checkpoint_has_what_is_new_and_stays_equal_to_what_it_was_made_of() {
     assert_eq!(names(&disk), before);
 }
 
+/// Sends a checkpoint in pieces, beginning at what is there, until `pieces` were sent; returns how many
+/// bytes that took, and the checkpoint if all of it arrived.
+fn send(
+    stored: &Stored,
+    receiving: &mut Receiving,
+    (disk, own): (&MemoryDisk, &Saved),
+    pieces: usize,
+) -> (usize, Option<Stored>) {
+    let parts = &stored.saved().parts;
+    let entries: Vec<_> = parts.iter().map(|part| PartEntry::of(part)).collect();
+    let held = receiving.offer(disk, folder(), own, &entries).unwrap();
+    let (mut left, mut sent) = (pieces, 0);
+    for ((part, entry), held) in parts.iter().zip(&entries).zip(held) {
+        let mut upto = usize::try_from(held).unwrap();
+        while upto < part.file().len() && left > 0 {
+            let piece = &part.file()[upto..part.file().len().min(upto + 300)];
+            let now = receiving.piece(folder(), entry, upto as u64, piece).unwrap().unwrap();
+            assert_eq!(now, (upto + piece.len()) as u64);
+            // One that comes twice is not written twice.
+            let again = receiving.piece(folder(), entry, upto as u64, piece).unwrap();
+            assert_eq!(again, Some(now));
+            (upto, left, sent) = (upto + piece.len(), left - 1, sent + piece.len());
+        }
+    }
+    (sent, receiving.finish(disk, folder(), stored.manifest()).unwrap())
+}
+
+fn take(disk: &MemoryDisk, received: &Stored, index: u64) {
+    let mut saving = Saving::take(folder(), path_of(folder(), index), received).unwrap();
+    while saving.step(disk, &[]).unwrap() == Step::More {}
+}
+
 #[test]
-fn what_was_sent_is_what_arrives() {
+fn what_was_sent_is_what_arrives_and_goes_on_where_it_ended() {
     let (disk, other) =
         (MemoryDisk::new(Random::seeded(1), 0), MemoryDisk::new(Random::seeded(2), 0));
     let mut checkpoint = Checkpoint::default();
+    let mut receiving = Receiving::default();
     put_some(&mut checkpoint, 1);
     save(&disk, &mut checkpoint, 1).unwrap();
-    put_some(&mut checkpoint, 2);
+    let (_, stored) = open(&disk, folder()).unwrap().unwrap();
+    let all: usize = stored.saved().parts.iter().map(|part| part.file().len()).sum();
+    let (begun, nothing) = send(&stored, &mut receiving, (&other, &Saved::default()), 3);
+    assert!(nothing.is_none() && begun < all);
+    let (rest, received) = send(&stored, &mut receiving, (&other, &Saved::default()), usize::MAX);
+    assert_eq!(begun + rest, all, "nothing is sent twice");
+    take(&other, &received.unwrap(), 1);
+    assert_eq!(read(&other), checkpoint);
+    // Of the next one only what is new has to be sent.
+    for _ in 0..5 {
+        put_some(&mut checkpoint, 2);
+    }
     save(&disk, &mut checkpoint, 2).unwrap();
     let (_, stored) = open(&disk, folder()).unwrap().unwrap();
-    let bytes = stored.to_bytes();
-    let received = Stored::from_bytes(&bytes, folder()).unwrap();
-    let mut saving = Saving::copy(folder(), path_of(folder(), 2), &received).unwrap();
-    while saving.step(&other).unwrap() == Step::More {}
+    let (_, own) = open(&other, folder()).unwrap().unwrap();
+    let (sent, received) = send(&stored, &mut receiving, (&other, own.saved()), usize::MAX);
+    let all: usize = stored.saved().parts.iter().map(|part| part.file().len()).sum();
+    let same = stored.saved().parts.iter().any(|part| {
+        own.saved().parts.iter().any(|own| PartEntry::of(own).is_same(&PartEntry::of(part)))
+    });
+    assert!(same && sent < all, "{sent} of {all} bytes");
+    take(&other, &received.unwrap(), 2);
     assert_eq!(read(&other), checkpoint);
-    for cut in [0, 7, 8, 100, bytes.len() - 1] {
-        assert!(Stored::from_bytes(&bytes[..cut], folder()).is_err(), "{cut} bytes");
+    assert!(names(&other).iter().all(|name| !name.contains(INCOMING)), "{:?}", names(&other));
+}
+
+#[test]
+fn a_crash_while_a_checkpoint_is_received_leaves_the_old_one_whole() {
+    for (seed, steps) in (0..20).flat_map(|seed| (0..4).map(move |steps| (seed, steps))) {
+        let (disk, other) =
+            (MemoryDisk::new(Random::seeded(1), 0), MemoryDisk::new(Random::seeded(seed), 0));
+        let (mut old, mut new) = (Checkpoint::default(), Checkpoint::default());
+        put_some(&mut old, 1);
+        save(&other, &mut old, 1).unwrap();
+        put_some(&mut new, 2);
+        save(&disk, &mut new, 2).unwrap();
+        let (_, stored) = open(&disk, folder()).unwrap().unwrap();
+        let (_, own) = open(&other, folder()).unwrap().unwrap();
+        let mut receiving = Receiving::default();
+        let (_, received) = send(&stored, &mut receiving, (&other, own.saved()), usize::MAX);
+        let mut saving = Saving::take(folder(), path_of(folder(), 2), &received.unwrap()).unwrap();
+        let mut done = Step::More;
+        for _ in 0..steps {
+            if done == Step::More {
+                done = saving.step(&other, &[]).unwrap();
+            }
+        }
+        other.crash();
+        let expected = if done == Step::Done { &new } else { &old };
+        assert_eq!(&read(&other), expected, "seed {seed}, {steps} steps");
+        assert!(names(&other).iter().all(|name| !name.contains(INCOMING)));
     }
 }
 

@@ -6,7 +6,8 @@
 //! places      of each record, in bytes from the beginning: u32
 //! order       which record comes next in the order of keys, then revisions: u32
 //! tail        records u64 │ bytes they count for u64 │ where places begin u64 │
-//!             compacted revision i64 │ last revision i64 │ crc32c of places, order, tail u32
+//!             compacted revision i64 │ last revision i64 │ crc32c of the blocks' checksums u32 │
+//!             crc32c of places, order, tail u32
 //! ```
 //! Numbers are little-endian. Nothing in a file is believed before its checksum was right.
 
@@ -24,7 +25,7 @@ pub(super) const MAGIC: &[u8; 8] = b"CBXPART\n";
 pub(super) const HEADER_BYTES: usize = 16;
 pub(super) const BLOCK_HEADER_BYTES: usize = 8;
 pub(super) const RECORD_HEADER_BYTES: usize = 8;
-pub(super) const TAIL_BYTES: usize = 44;
+pub(super) const TAIL_BYTES: usize = 48;
 pub(super) const PLACE_BYTES: usize = 4;
 
 /// Parts that cannot be used.
@@ -70,6 +71,8 @@ pub struct SavedPart {
     places: usize,
     compact_revision: i64,
     last: i64,
+    /// The checksum over the checksums of its blocks.
+    blocks: u32,
     checksum: u32,
 }
 
@@ -100,15 +103,16 @@ impl SavedPart {
         let places = length_of(&map, tail + 16).ok_or_else(cut)?;
         let compact_revision = array(&map, tail + 24).map(i64::from_le_bytes).ok_or_else(cut)?;
         let last = array(&map, tail + 32).map(i64::from_le_bytes).ok_or_else(cut)?;
-        let checksum = array(&map, tail + 40).map(u32::from_le_bytes).ok_or_else(cut)?;
+        let blocks = array(&map, tail + 40).map(u32::from_le_bytes).ok_or_else(cut)?;
+        let checksum = array(&map, tail + 44).map(u32::from_le_bytes).ok_or_else(cut)?;
         let tables = count.checked_mul(2 * PLACE_BYTES).and_then(|all| places.checked_add(all));
         if tables != Some(tail) || places < HEADER_BYTES {
             return Err(damaged("its end does not say where its tables are"));
         }
-        if crc32c::crc32c(&map[places..tail + 40]) != checksum {
+        if crc32c::crc32c(&map[places..tail + 44]) != checksum {
             return Err(damaged("its tables fail their checksum"));
         }
-        Ok(Self { number, map, count, bytes, places, compact_revision, last, checksum })
+        Ok(Self { number, map, count, bytes, places, compact_revision, last, blocks, checksum })
     }
 
     /// Returns its number, by which its file is named.
@@ -131,7 +135,7 @@ impl SavedPart {
         self.bytes
     }
 
-    /// Returns the checksum of its tables, which its manifest has too.
+    /// Returns the checksum of its end, and with it of all of it: its manifest has it too.
     pub fn checksum(&self) -> u32 {
         self.checksum
     }
@@ -200,7 +204,7 @@ impl SavedPart {
     ) -> Result<(), PartError> {
         let damaged = |what| PartError::Damaged { number: self.number, what };
         let cut = || damaged("a block is cut off");
-        let (mut at, mut place, mut bytes, mut last) = (0, HEADER_BYTES, 0, 0);
+        let (mut at, mut place, mut bytes, mut last, mut blocks) = (0, HEADER_BYTES, 0, 0, 0);
         while place < self.places {
             let length = array(&self.map, place).map(u32::from_le_bytes).ok_or_else(cut)?;
             let crc = array(&self.map, place + 4).map(u32::from_le_bytes).ok_or_else(cut)?;
@@ -210,6 +214,7 @@ impl SavedPart {
             if crc32c::crc32c(&self.map[place..end]) != crc {
                 return Err(damaged("a block fails its checksum"));
             }
+            blocks = crc32c::crc32c_append(blocks, &crc.to_le_bytes());
             while place < end {
                 let length = array(&self.map, place).map(u32::from_le_bytes).ok_or_else(cut)?;
                 let next = (place + RECORD_HEADER_BYTES).checked_add(length as usize);
@@ -226,7 +231,8 @@ impl SavedPart {
                 place = next;
             }
         }
-        if (at, bytes, last) != (self.count, self.bytes, self.last) || at == 0 {
+        if (at, bytes, last, blocks) != (self.count, self.bytes, self.last, self.blocks) || at == 0
+        {
             return Err(damaged("it does not have what its end says"));
         }
         if (0..self.count).any(|at| self.in_order_of_keys(at) >= self.count) {

@@ -19,12 +19,14 @@ pub(super) struct Writer {
     versions: Vec<Version>,
     places: Vec<u32>,
     bytes: u64,
+    /// The checksum over the checksums of the blocks.
+    blocks: u32,
 }
 
 impl Writer {
     pub(super) fn new(sizes: Sizes) -> Self {
         let (block, versions, places) = (Vec::new(), Vec::new(), Vec::new());
-        Self { sizes, written: 0, block, versions, places, bytes: 0 }
+        Self { sizes, written: 0, block, versions, places, bytes: 0, blocks: 0 }
     }
 
     /// Adds the next version, in the order of revisions.
@@ -64,6 +66,7 @@ impl Writer {
         let mut block = std::mem::take(&mut self.block);
         let body = &block[BLOCK_HEADER_BYTES..];
         let (length, crc) = (number(body.len()), crc32c::crc32c(body));
+        self.blocks = crc32c::crc32c_append(self.blocks, &crc.to_le_bytes());
         block[..4].copy_from_slice(&length.to_le_bytes());
         block[4..BLOCK_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
         if self.written == 0 {
@@ -93,6 +96,7 @@ impl Writer {
         out.extend_from_slice(&compact_revision.to_le_bytes());
         let last = self.versions.last().map_or(0, Version::main);
         out.extend_from_slice(&last.to_le_bytes());
+        out.extend_from_slice(&self.blocks.to_le_bytes());
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         out
