@@ -451,6 +451,11 @@ impl LogStore {
         reached.map_or(0, |(index, _)| index.saturating_sub(1))
     }
 
+    /// Returns once nothing more is written, since that failed.
+    pub async fn stopped(&self) {
+        self.jobs.closed().await;
+    }
+
     /// Starts to count bytes anew.
     pub fn reset_bytes_written(&self) {
         self.grown.bytes.store(0, Ordering::Relaxed);

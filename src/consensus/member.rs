@@ -219,6 +219,8 @@ struct Inner {
     figures: Arc<Figures>,
     /// When a leader last spoke to this member.
     heard: Mutex<Option<tokio::time::Instant>>,
+    /// Why nothing more is written, where the library was not told.
+    broken: Mutex<Option<String>>,
     tasks: Mutex<Option<Tasks>>,
 }
 
@@ -318,9 +320,12 @@ impl Member {
             caller,
             figures,
             heard: Mutex::default(),
+            broken: Mutex::default(),
             tasks: Mutex::default(),
         };
         let member = Self { inner: Arc::new(inner) };
+        let log_end = member.clone();
+        tasks.spawn("log-end", |stop| async move { log_end.end_with_log(stop).await });
         let leadership = member.clone();
         let clock = seams.clock.clone();
         tasks.spawn("leadership", |stop| async move { leadership.see_leaders(clock, stop).await });
@@ -439,6 +444,8 @@ impl Member {
     pub fn status(&self) -> Status {
         let metrics = self.inner.raft.metrics();
         let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
+        let failed =
+            || metrics.running_state.as_ref().err().map(|error| own_words(&error.to_string()));
         Status {
             leader: metrics.current_leader,
             leads: metrics.state == ServerState::Leader,
@@ -446,7 +453,7 @@ impl Member {
             term: metrics.current_term,
             committed: metrics.local_committed.map_or(0, |id| id.index),
             applied: self.inner.store.image().position.applied.map_or(0, |id| id.index),
-            failed: metrics.running_state.as_ref().err().map(|error| own_words(&error.to_string())),
+            failed: self.broken().clone().or_else(failed),
         }
     }
 
@@ -587,9 +594,23 @@ impl Member {
             Request::PreVote(request) => {
                 raft.pre_vote(request).await.map(Reply::Vote).map_err(said)
             }
-            Request::Snapshot { vote, meta, data } => {
-                let snapshot = Snapshot { meta, snapshot: data };
-                self.install(vote, snapshot).await
+            Request::Offer(parts) => {
+                let held = self.inner.store.offered(parts).await;
+                self.or_end(held.map(Reply::Held)).await
+            }
+            Request::Piece { part, offset, data } => {
+                let held = self.inner.store.receive(part, offset, data).await;
+                let missing = || Reply::Failed("this part was not offered".to_owned());
+                let reply =
+                    |upto: Option<u64>| upto.map_or_else(missing, |upto| Reply::Held(vec![upto]));
+                self.or_end(held.map(reply)).await
+            }
+            Request::Snapshot { vote, meta, manifest } => {
+                match self.or_end(self.inner.store.received(manifest).await).await {
+                    Ok(Some(snapshot)) => self.install(vote, Snapshot { meta, snapshot }).await,
+                    Ok(None) => Err("not all parts of the checkpoint have come".to_owned()),
+                    Err(why) => Err(why),
+                }
             }
             Request::TransferLeader(request) => {
                 let handled = raft.handle_transfer_leader(request).await;
@@ -606,6 +627,38 @@ impl Member {
             }
         };
         result.unwrap_or_else(Reply::Failed)
+    }
+
+    /// Ends the member where storing what came has failed: its disk may not be relied on.
+    async fn or_end<T>(&self, stored: io::Result<T>) -> Result<T, String> {
+        match stored {
+            Ok(done) => Ok(done),
+            Err(error) => {
+                let why = error.to_string();
+                tracing::error!("{why}; nothing more is written: this member stops");
+                self.end(why.clone()).await;
+                Err(why)
+            }
+        }
+    }
+
+    /// Ends the member with its log, also where nobody waits for what could not be written.
+    async fn end_with_log(&self, stop: CancellationToken) {
+        if stop.run_until_cancelled(self.inner.log.stopped()).await.is_some()
+            && self.status().failed.is_none()
+        {
+            self.end("the log cannot be written any more".to_owned()).await;
+        }
+    }
+
+    async fn end(&self, why: String) {
+        self.broken().get_or_insert(why);
+        // It ends because it cannot go on: how the library ends is of no interest.
+        drop(self.inner.raft.shutdown().await);
+    }
+
+    fn broken(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.inner.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn handle_proposal(&self, commands: Vec<Command>) -> Reply {

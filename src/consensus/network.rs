@@ -38,6 +38,7 @@ use crate::consensus::types::{Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::foundation::limits::PEER_FRAME_BYTES_MAX;
 use crate::platform::net::{Address, Io, Net, first_address};
 use crate::store::Command;
+use crate::store::checkpoint::{PartEntry, Stored};
 
 /// The first bytes of a connection between members.
 pub const MAGIC: &[u8; 4] = b"CBX1";
@@ -55,6 +56,9 @@ pub const SIGN: Duration = Duration::from_millis(500);
 /// Largest part of a frame that has to pass within [`SILENCE`], in bytes: a line that is slower than
 /// 350 kB/s is no line between members.
 const PART_BYTES: usize = 1 << 20;
+
+/// Largest piece of a checkpoint's part in one message, in bytes: what a leader has in memory of it.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// Longest [`Hello`], in bytes: two numbers.
 const HELLO_BYTES_MAX: usize = 20;
@@ -84,10 +88,11 @@ pub enum Request {
     Append(AppendEntriesRequest<TypeConfig>),
     Vote(VoteRequest<TypeConfig>),
     PreVote(VoteRequest<TypeConfig>),
+    /// The last of a checkpoint, whose parts were all sent.
     Snapshot {
         vote: Vote,
         meta: SnapshotMeta,
-        data: Vec<u8>,
+        manifest: Vec<u8>,
     },
     TransferLeader(TransferLeaderRequest<TypeConfig>),
     /// Commands for the leader; it does not pass them on.
@@ -96,6 +101,14 @@ pub enum Request {
     ReadIndex,
     /// About a lease, which the leader counts.
     Lease(LeaseAsk),
+    /// The parts of a checkpoint to come: how much of each is there?
+    Offer(Vec<PartEntry>),
+    /// A piece of one of them.
+    Piece {
+        part: PartEntry,
+        offset: u64,
+        data: Vec<u8>,
+    },
 }
 
 impl Request {
@@ -123,6 +136,8 @@ pub enum Reply {
     Working,
     /// The seconds of a lease; `None` if there is no such lease.
     Lease(Option<i64>),
+    /// How many bytes of each part are there.
+    Held(Vec<u64>),
 }
 
 /// Waits for the other end, as long as it may be silent.
@@ -320,6 +335,33 @@ impl Remote {
     }
 }
 
+impl Remote {
+    /// Sends what the other end does not have of the parts, piece by piece, and then the manifest.
+    async fn send_checkpoint(&mut self, vote: Vote, snapshot: Snapshot) -> io::Result<Reply> {
+        let parts = &snapshot.snapshot.saved().parts;
+        let entries: Vec<_> = parts.iter().map(|part| PartEntry::of(part)).collect();
+        let reply = self.line.call_patiently(&Request::Offer(entries.clone())).await?;
+        let Reply::Held(held) = reply else { return Ok(reply) };
+        if held.len() != parts.len() {
+            return Err(io::Error::other("it does not say how much it has of each part"));
+        }
+        for ((saved, part), mut offset) in parts.iter().zip(entries).zip(held) {
+            while offset < part.length {
+                let begin = usize::try_from(offset).map_err(io::Error::other)?;
+                let rest = saved.file().get(begin..).unwrap_or_default();
+                let data = rest[..rest.len().min(PIECE_BYTES)].to_vec();
+                let piece = Request::Piece { part, offset, data };
+                let reply = self.line.call_patiently(&piece).await?;
+                let Reply::Held(held) = reply else { return Ok(reply) };
+                let upto = held.first().copied().filter(|upto| *upto > offset);
+                offset = upto.ok_or_else(|| io::Error::other("it takes no more of a part"))?;
+            }
+        }
+        let manifest = snapshot.snapshot.manifest().to_vec();
+        self.line.call_patiently(&Request::Snapshot { vote, meta: snapshot.meta, manifest }).await
+    }
+}
+
 fn answered(called: io::Result<Reply>) -> Result<Reply, RPCError<TypeConfig>> {
     match called {
         Ok(Reply::Failed(why)) => Err(NetworkError::from_string(why).into()),
@@ -333,7 +375,7 @@ fn unexpected<T>(reply: &Reply) -> Result<T, RPCError<TypeConfig>> {
 }
 
 impl RaftNetworkV2<TypeConfig> for Remote {
-    type SnapshotData = Vec<u8>;
+    type SnapshotData = Stored;
 
     async fn append_entries(
         &mut self,
@@ -372,8 +414,7 @@ impl RaftNetworkV2<TypeConfig> for Remote {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let request = Request::Snapshot { vote, meta: snapshot.meta, data: snapshot.snapshot };
-        let sending = Box::pin(self.line.call_patiently(&request));
+        let sending = Box::pin(self.send_checkpoint(vote, snapshot));
         match TypeConfig::select2(Box::pin(cancel), sending).await {
             openraft_rt::Select2::First(closed) => Err(closed.into()),
             openraft_rt::Select2::Second(reply) => {

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt as _};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -16,10 +17,18 @@ use crate::consensus::leases::Leases;
 use crate::consensus::types::{LogId, Membership, Snapshot, SnapshotMeta, TypeConfig};
 use crate::foundation::clock::Timestamp;
 use crate::foundation::exit::chain;
-use crate::foundation::limits::COMPACT_EVENTS_MAX;
+use crate::foundation::limits::{COMPACT_EVENTS_MAX, SETTLE_VERSIONS_MAX};
 use crate::platform::disk::Disk;
-use crate::store::checkpoint::{self, Checkpoint, CheckpointError};
+use crate::store::checkpoint::{
+    self, Checkpoint, CheckpointError, PartEntry, Receiving, Saving, Step, Stored,
+};
 use crate::store::machine::Machine;
+use crate::store::mvcc::SavedPart;
+
+/// How long to leave the disk to others between two slices of a checkpoint.
+const SAVE_PAUSE: Duration = Duration::from_millis(2);
+/// How long to leave the keys to others between two steps of letting go what a checkpoint has.
+const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Where in the log the machine stands, and who the members are there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,8 +89,12 @@ pub struct StateMachine {
     folder: PathBuf,
     leases: Arc<Leases>,
     figures: Arc<Figures>,
+    /// The newest checkpoint, and where in the log it is.
+    newest: Arc<Mutex<Option<(Position, Stored)>>>,
+    /// What comes of a checkpoint of the leader.
+    receiving: Arc<Mutex<Receiving>>,
     /// Held while a checkpoint is written: one that is made and one that is installed would write
-    /// the same temporary file.
+    /// the same temporary files, and remove each other's parts.
     saving: Arc<tokio::sync::Mutex<()>>,
     /// Work that blocks runs inline where the disk is simulated: its clock would stand still.
     inline: bool,
@@ -96,9 +109,13 @@ impl StateMachine {
         quota_bytes: Option<u64>,
         figures: Arc<Figures>,
     ) -> Result<Self, CheckpointError> {
-        let image = match checkpoint::newest(&*disk, folder)? {
-            Some((path, bytes)) => decode(&bytes, &path)?,
-            None => Image::default(),
+        let (image, newest) = match checkpoint::open(&*disk, folder)? {
+            Some((checkpoint, stored)) => {
+                let image = image_of(checkpoint, folder)?;
+                let newest = (image.position.clone(), stored);
+                (image, Some(newest))
+            }
+            None => (Image::default(), None),
         };
         let progress = Arc::new(watch::Sender::new(progress(&image)));
         let store = Self {
@@ -110,6 +127,8 @@ impl StateMachine {
             folder: folder.to_owned(),
             leases: Arc::default(),
             figures,
+            newest: Arc::new(Mutex::new(newest)),
+            receiving: Arc::default(),
             saving: Arc::default(),
             inline,
         };
@@ -176,33 +195,119 @@ impl StateMachine {
         self.image.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a checkpoint's bytes and makes them safe.
-    async fn save(&self, bytes: Arc<Vec<u8>>, index: u64) -> io::Result<()> {
-        let _saving = self.saving.lock().await;
+    /// Writes a checkpoint and makes it safe, in slices.
+    async fn save(&self, mut saving: Saving, position: Position) -> io::Result<Stored> {
         let begun = Instant::now();
-        let prepare = {
-            let (disk, folder) = (self.disk.clone(), self.folder.clone());
-            move || checkpoint::prepare(&*disk, &folder, &bytes).map(drop)
-        };
-        let commit = {
-            let (disk, folder) = (self.disk.clone(), self.folder.clone());
-            move || checkpoint::commit(&*disk, &folder, index)
-        };
-        self.blocking(prepare).await?;
-        tokio::time::sleep(self.disk.sync_time()).await;
-        self.blocking(commit).await?;
+        loop {
+            let (disk, needed) = (self.disk.clone(), self.receiving().needed());
+            let work = move || {
+                let step = saving.step(&*disk, &needed)?;
+                Ok((saving, step))
+            };
+            let step;
+            (saving, step) = self.blocking(work).await?;
+            if step == Step::Done {
+                break;
+            }
+            tokio::time::sleep(self.disk.sync_time().max(SAVE_PAUSE)).await;
+        }
+        let stored = saving.finish();
+        *self.newest() = Some((position, stored.clone()));
         self.figures.checkpoints.observe(begun.elapsed());
-        Ok(())
+        Ok(stored)
     }
 
-    async fn blocking(
+    async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<(), CheckpointError> + Send + 'static,
-    ) -> io::Result<()> {
+        work: impl FnOnce() -> Result<T, CheckpointError> + Send + 'static,
+    ) -> io::Result<T> {
         let done =
             if self.inline { work() } else { crate::foundation::tasks::blocking(work).await };
-        done.map_err(|error| io::Error::other(chain(&error)))
+        done.map_err(failed)
     }
+
+    fn newest(&self) -> MutexGuard<'_, Option<(Position, Stored)>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn receiving(&self) -> MutexGuard<'_, Receiving> {
+        self.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of the parts that the leader is about to send; returns how many bytes of each are
+    /// here.
+    pub async fn offered(&self, parts: Vec<PartEntry>) -> io::Result<Vec<u64>> {
+        // Parts of this member that the answer relies on must not be removed meanwhile.
+        let _saving = self.saving.lock().await;
+        let store = self.clone();
+        let own = self.image().machine.keys_v3.saved().clone();
+        let offer = move || store.receiving().offer(&*store.disk, &store.folder, &own, &parts);
+        self.blocking(offer).await
+    }
+
+    /// Writes a piece of a part; returns how many bytes of it are here, or `None` if it was not offered.
+    pub async fn receive(
+        &self,
+        part: PartEntry,
+        offset: u64,
+        data: Vec<u8>,
+    ) -> io::Result<Option<u64>> {
+        if offset.saturating_add(data.len() as u64) == part.length {
+            tokio::time::sleep(self.disk.sync_time()).await;
+        }
+        let store = self.clone();
+        let piece = move || store.receiving().piece(&store.folder, &part, offset, &data);
+        self.blocking(piece).await
+    }
+
+    /// Returns the checkpoint of the leader if all its parts have come.
+    pub async fn received(&self, manifest: Vec<u8>) -> io::Result<Option<Stored>> {
+        let store = self.clone();
+        let finish = move || store.receiving().finish(&*store.disk, &store.folder, &manifest);
+        self.blocking(finish).await
+    }
+
+    fn path_at(&self, position: &Position) -> PathBuf {
+        checkpoint::path_of(&self.folder, position.applied.map_or(0, |id| id.index))
+    }
+
+    /// Makes a checkpoint of what is applied now. Returns with it the parts that it does not have.
+    async fn make(&self) -> io::Result<(Snapshot, Vec<Arc<SavedPart>>)> {
+        let _saving = self.saving.lock().await;
+        let (checkpoint, position) = {
+            let image = self.image();
+            (copied(&image), image.position.clone())
+        };
+        let (folder, path) = (self.folder.clone(), self.path_at(&position));
+        let saving = self.blocking(move || Ok(Saving::new(&folder, path, checkpoint))).await?;
+        let stored = self.save(saving, position.clone()).await?;
+        let old = self.image_mut().machine.keys_v3.adopt(stored.saved().clone());
+        Ok((snapshot(position, stored), old))
+    }
+
+    /// Lets go of the memory that the newest checkpoint has, in steps between which batches are
+    /// applied, and then of `old` parts. Where the leader's state is taken over meanwhile, there is
+    /// nothing more to do.
+    async fn settle(&self, old: Vec<Arc<SavedPart>>) -> io::Result<()> {
+        while self.settle_step() {
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+        // To unmap one takes milliseconds.
+        let unmap = move || {
+            drop(old);
+            Ok(())
+        };
+        self.blocking(unmap).await
+    }
+
+    fn settle_step(&self) -> bool {
+        self.image_mut().machine.keys_v3.settle_step(SETTLE_VERSIONS_MAX)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
+fn failed(error: CheckpointError) -> io::Error {
+    io::Error::other(chain(&error))
 }
 
 /// Returns how far a machine has come that has nothing to free, as one that was just read.
@@ -223,37 +328,29 @@ fn copied(image: &Image) -> Checkpoint {
     Checkpoint { position, machine: image.machine.clone() }
 }
 
-fn decode(bytes: &[u8], path: &Path) -> Result<Image, CheckpointError> {
-    let checkpoint = Checkpoint::decode(bytes, path)?;
+fn image_of(checkpoint: Checkpoint, folder: &Path) -> Result<Image, CheckpointError> {
     let position = postcard::from_bytes(&checkpoint.position)
-        .map_err(|_| CheckpointError::Corrupt { path: path.to_owned() })?;
+        .map_err(|_| CheckpointError::Corrupt { path: folder.to_owned() })?;
     Ok(Image { machine: checkpoint.machine, position })
 }
 
-fn snapshot(position: &Position, bytes: Vec<u8>) -> Snapshot {
-    let meta = SnapshotMeta {
-        last_log_id: position.applied,
-        last_membership: position.membership.clone(),
-    };
-    Snapshot { meta, snapshot: bytes }
+fn snapshot(position: Position, stored: Stored) -> Snapshot {
+    let meta = SnapshotMeta { last_log_id: position.applied, last_membership: position.membership };
+    Snapshot { meta, snapshot: stored }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
-    type SnapshotData = Vec<u8>;
+    type SnapshotData = Stored;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let (checkpoint, position) = {
-            let image = self.image();
-            (copied(&image), image.position.clone())
-        };
-        let bytes = Arc::new(checkpoint.encode());
-        self.save(bytes.clone(), position.applied.map_or(0, |id| id.index)).await?;
-        Ok(snapshot(&position, Arc::unwrap_or_clone(bytes)))
+        let (made, old) = self.make().await?;
+        self.settle(old).await?;
+        Ok(made)
     }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Vec<u8>;
+    type SnapshotData = Stored;
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, Membership)> {
@@ -301,11 +398,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, bytes: Vec<u8>) -> io::Result<()> {
-        let image =
-            decode(&bytes, &self.folder).map_err(|error| io::Error::other(chain(&error)))?;
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, received: Stored) -> io::Result<()> {
+        let _saving = self.saving.lock().await;
+        let (folder, stored) = (self.folder.clone(), received.clone());
+        let load = move || image_of(stored.load(&folder)?, &folder);
+        let image = self.blocking(load).await?;
+        let position = image.position.clone();
+        let saving = Saving::take(&self.folder, self.path_at(&position), &received);
+        self.save(saving.map_err(failed)?, position).await?;
+        self.receiving().taken();
         let progress = progress(&image);
-        self.save(Arc::new(bytes), progress.applied).await?;
         {
             let mut known = self.image_mut();
             *known = image;
@@ -316,11 +418,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let failed = |error: CheckpointError| io::Error::other(chain(&error));
-        let newest = checkpoint::newest(&*self.disk, &self.folder).map_err(failed)?;
-        let Some((path, bytes)) = newest else { return Ok(None) };
-        let image = decode(&bytes, &path).map_err(failed)?;
-        Ok(Some(snapshot(&image.position, bytes)))
+        let newest = self.newest().clone();
+        Ok(newest.map(|(position, stored)| snapshot(position, stored)))
     }
 }
 
@@ -340,9 +439,24 @@ mod tests {
                 StateMachine::open(disk.clone(), folder, true, None, figures)
             };
             let store = open().unwrap();
-            let other = Arc::new(copied(&Image::default()).encode());
-            let mut builder = store.clone();
-            let (made, installed) = tokio::join!(builder.build_snapshot(), store.save(other, 5));
+            let other = StateMachine::open(
+                Arc::new(MemoryDisk::new(Random::seeded(seed), 20)),
+                folder,
+                true,
+                None,
+                Arc::new(Figures::new(Timestamp::EPOCH)),
+            );
+            let other = other.unwrap().build_snapshot().await.unwrap();
+            for part in &other.snapshot.saved().parts {
+                let entry = PartEntry::of(part);
+                store.offered(vec![entry]).await.unwrap();
+                store.receive(entry, 0, part.file().to_vec()).await.unwrap();
+            }
+            let manifest = other.snapshot.manifest().to_vec();
+            let received = store.received(manifest).await.unwrap().unwrap();
+            let (mut builder, mut other_store) = (store.clone(), store.clone());
+            let install = other_store.install_snapshot(&other.meta, received);
+            let (made, installed) = tokio::join!(builder.build_snapshot(), install);
             assert!(made.is_ok() && installed.is_ok(), "seed {seed}");
             assert!(open().is_ok(), "seed {seed}");
         }

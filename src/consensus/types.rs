@@ -7,6 +7,7 @@ use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 
 use crate::consensus::identity::Peer;
+use crate::store::checkpoint::Stored;
 use crate::store::{Batch, Outcome};
 
 impl fmt::Display for Batch {
@@ -38,8 +39,8 @@ pub type LogId = alias::LogIdOf<TypeConfig>;
 pub type Vote = alias::VoteOf<TypeConfig>;
 /// What a snapshot covers.
 pub type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
-/// A snapshot: a whole checkpoint's bytes.
-pub type Snapshot = alias::SnapshotOf<TypeConfig, Vec<u8>>;
+/// A snapshot: a whole checkpoint.
+pub type Snapshot = alias::SnapshotOf<TypeConfig, Stored>;
 /// Who the members are.
 pub type Membership = alias::StoredMembershipOf<TypeConfig>;
 /// The library, over our state machine.

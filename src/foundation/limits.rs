@@ -12,7 +12,8 @@ pub const HEAD_BYTES_MAX: usize = 72 << 10;
 /// Longest answer that a client of ours reads into memory, in bytes: a listing of a full store.
 pub const RESPONSE_BYTES_MAX: usize = 256 << 20;
 
-/// Longest frame between members, in bytes: a checkpoint in one piece is the largest.
+/// Longest frame between members, in bytes: the v2 keys, which a checkpoint's manifest has whole, are
+/// the largest.
 pub const PEER_FRAME_BYTES_MAX: usize = 512 << 20;
 
 /// Longest batch of commands in one log entry, in bytes: keeps one sync and one message short.
@@ -59,6 +60,9 @@ pub const HTTP2_STREAMS_MAX: u32 = 16_384;
 
 /// Events of which one step of a compaction frees memory: about a millisecond.
 pub const COMPACT_EVENTS_MAX: usize = 1_000;
+
+/// Versions that one step after a checkpoint lets go of: well below a millisecond.
+pub const SETTLE_VERSIONS_MAX: usize = 500;
 
 /// Events that the v2 API remembers for `waitIndex`: clients rely on exactly this number.
 pub const V2_HISTORY_EVENTS: usize = 1_000;

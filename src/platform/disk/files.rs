@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::platform::disk::{Disk, DiskFile};
+use crate::platform::disk::{Disk, DiskFile, Map};
 
 /// Files of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,6 +40,10 @@ impl Disk for Files {
         options.read(true).write(true).create(true).truncate(false);
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         Ok(Arc::new(options.open(path)?))
+    }
+
+    fn map(&self, path: &Path) -> io::Result<Map> {
+        Map::of_file(&File::open(path)?)
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {

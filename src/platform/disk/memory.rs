@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::foundation::random::Random;
-use crate::platform::disk::{Disk, DiskFile};
+use crate::platform::disk::{Disk, DiskFile, Map};
 
 #[derive(Debug)]
 enum Op {
@@ -273,6 +273,11 @@ impl Disk for MemoryDisk {
         }
         let platter = tree.files.entry(path.to_owned()).or_default().clone();
         Ok(Arc::new(MemoryFile { platter, disk: self.clone() }))
+    }
+
+    fn map(&self, path: &Path) -> io::Result<Map> {
+        let platter = guard(&self.tree).files.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Map::copied(guard(&platter).seen.clone()))
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub mod files;
+pub mod map;
 pub mod memory;
 
 pub use files::Files;
+pub use map::Map;
 pub use memory::{DiskError, MemoryDisk};
 
 /// One open file. Clones of the handle are the same file.
@@ -44,6 +46,10 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
 pub trait Disk: fmt::Debug + Send + Sync {
     /// Opens a file for reading and writing, making it first where it is missing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Returns the bytes of a file that is not written to any more, without reading them first where
+    /// that can be. An error of kind `NotFound` where there is none.
+    fn map(&self, path: &Path) -> io::Result<Map>;
 
     /// Makes a folder and those above it, readable by the owner only; fine if it is there.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
@@ -102,6 +108,8 @@ pub(crate) fn contract(disk: &dyn Disk, folder: &Path) {
     assert_eq!(file.len().unwrap(), 8);
     file.sync().unwrap();
     assert_eq!(read(disk, &path).unwrap(), b"\0\0\0\0data");
+    assert_eq!(*disk.map(&path).unwrap(), *b"\0\0\0\0data");
+    assert_eq!(disk.map(&folder.join("no")).unwrap_err().kind(), io::ErrorKind::NotFound);
     let mut buf = [0; 8];
     let short = file.read_at(4, &mut buf).unwrap_err();
     assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
@@ -113,7 +121,13 @@ pub(crate) fn contract(disk: &dyn Disk, folder: &Path) {
     assert_eq!(disk.list(&folder).unwrap(), std::slice::from_ref(&other));
     assert!(exists(disk, &other).unwrap());
     assert!(!exists(disk, &path).unwrap());
+    let map = disk.map(&other).unwrap();
     disk.remove(&other).unwrap();
+    assert_eq!(*map, *b"\0\0", "a map outlives the file's name");
+    let empty = folder.join("empty");
+    drop(disk.open(&empty).unwrap());
+    assert!(disk.map(&empty).unwrap().is_empty());
+    disk.remove(&empty).unwrap();
     assert_eq!(disk.remove(&other).unwrap_err().kind(), io::ErrorKind::NotFound);
     let lock = disk.lock(&folder.join("lock")).unwrap();
     let held = disk.lock(&folder.join("lock")).map(drop).unwrap_err();

@@ -13,12 +13,15 @@ pub mod answer;
 pub mod cost;
 pub mod request;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 pub use crate::store::keys_v3::alarm::{Alarm, Alarms, Raised};
 pub use crate::store::keys_v3::request::Refused;
 use crate::store::mvcc::checkpoint::CHUNK_HEADER_BYTES;
 use crate::store::mvcc::restore::chunk_bytes;
+use crate::store::mvcc::saved::{Head, Making, PartError, Saved, SavedPart, Sizes};
 use crate::store::mvcc::{Checkpoint, Restore, RestoreError, Store, View};
 use crate::wire::etcd::v3::as_bytes;
 use crate::wire::etcd::v3::etcdserverpb::{RequestOp, ResponseOp};
@@ -122,7 +125,37 @@ impl KeysV3 {
         self.store.compact_step(events_max)
     }
 
-    /// Appends all that is there: what [`KeysV3::restore`] reads.
+    /// Returns what the last checkpoint has of them.
+    pub fn saved(&self) -> &Saved {
+        self.store.saved()
+    }
+
+    /// Begins to make the parts of the next checkpoint.
+    pub fn making(&self, sizes: Sizes) -> Making {
+        Making::new(&self.store, sizes)
+    }
+
+    /// Takes note of a new checkpoint, and returns the parts that it does not have any more.
+    pub fn adopt(&mut self, saved: Saved) -> Vec<Arc<SavedPart>> {
+        self.store.adopt(saved)
+    }
+
+    /// Lets go of some memory that the last checkpoint has; tells whether there is more.
+    pub fn settle_step(&mut self, versions_max: usize) -> bool {
+        self.store.settle_step(versions_max)
+    }
+
+    /// Makes the keys of the parts of a checkpoint.
+    pub fn load(
+        alarms: Alarms,
+        head: &Head,
+        parts: Vec<Arc<SavedPart>>,
+    ) -> Result<Self, PartError> {
+        Ok(Self { store: Store::load(head, parts)?, alarms })
+    }
+
+    /// Appends all that is there, in one piece: what members are compared by, and what
+    /// [`KeysV3::restore`] reads.
     ///
     /// # Panics
     ///
@@ -135,7 +168,7 @@ impl KeysV3 {
         }
     }
 
-    /// Reads what [`KeysV3::encode`] wrote, all of it.
+    /// Reads what [`KeysV3::encode`] wrote, all of it: checkpoints had the keys so.
     pub fn restore(bytes: &[u8]) -> Result<Self, RestoreError> {
         let wrong = |_| RestoreError::Content { chunk: 0, what: "no list of alarms is before it" };
         let (alarms, chunks) = postcard::take_from_bytes(bytes).map_err(wrong)?;
@@ -164,7 +197,7 @@ pub fn bytes(view: &View) -> u64 {
 
 impl Clone for KeysV3 {
     fn clone(&self) -> Self {
-        Self { store: Store::from_view(self.view()), alarms: self.alarms.clone() }
+        Self { store: self.store.copied(), alarms: self.alarms.clone() }
     }
 }
 

@@ -11,8 +11,8 @@ use crate::store::mvcc::wire;
 /// A key was put or deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    version: Version,
-    prev: Option<Version>,
+    pub(super) version: Version,
+    pub(super) prev: Option<Version>,
 }
 
 // Fields of an `Event`, with their wire types.

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::store::mvcc::error::MvccError;
 use crate::store::mvcc::tree::{Entry, Tree};
 use crate::store::mvcc::view::View;
@@ -15,7 +17,7 @@ pub const LEASE_TTL_MAX: i64 = 9_000_000_000;
 pub const NO_LEASE: i64 = 0;
 
 /// A lease as it was granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Its id; never 0.
     pub id: i64,

@@ -8,7 +8,8 @@
 //!              keys: Tree<Record>         log: Sequence<Event>        leases: Leases
 //!              key ▶ newest, older        revision ▶ what changed     id ▶ ttl; id+key
 //!                   └──────────────┬───────────────┘
-//!                               Version: one allocation, the encoded KeyValue
+//!                               Version: the encoded KeyValue, in memory of its own,
+//!                               or in a part of a checkpoint, which is mapped
 //! ```
 //! A [`View`] is a few pointers. A copy of it never changes: the writer copies the nodes that a view
 //! still has before it changes them, each once for a batch. So readers never wait for the writer
@@ -16,6 +17,8 @@
 //!
 //! What is in the log is exactly what is in the records from the compacted revision on. Compaction
 //! walks the part of the log that it drops: its cost is that of the changes, not of the keys.
+//!
+//! What a checkpoint has takes no memory but the index: [`saved`] says how.
 //!
 //! Pure: nothing here knows a clock, a file or a socket. Members that apply the same commands answer
 //! the same, whatever part of a compaction each has carried out.
@@ -38,6 +41,7 @@ pub mod range;
 mod record;
 pub mod restore;
 pub mod revision;
+pub mod saved;
 mod sequence;
 pub mod store;
 #[cfg(test)]
@@ -60,6 +64,7 @@ pub use parts::{Part, Parts};
 pub use range::{Range, RangeResult, SortOrder, SortTarget};
 pub use restore::{Restore, RestoreError};
 pub use revision::Revision;
+pub use saved::{Making, PartError, Saved, SavedPart};
 pub use store::Store;
 pub use txn::{Compare, CompareResult, CompareTarget, DeleteRange, Op, OpOutcome, Put, Txn};
 pub use txn_check::check_txn;

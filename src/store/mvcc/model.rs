@@ -12,6 +12,8 @@ use crate::store::mvcc::events::{Event, EventFilter, FollowBudget};
 use crate::store::mvcc::key_range::KeyRange;
 use crate::store::mvcc::range::{Range, RangeResult, SortOrder, SortTarget};
 use crate::store::mvcc::restore::Restore;
+use crate::store::mvcc::saved::tests::SMALL;
+use crate::store::mvcc::saved::{self, Head};
 use crate::store::mvcc::store::Store;
 use crate::store::mvcc::txn::{
     Compare, CompareResult, CompareTarget, DeleteRange, Op, OpOutcome, Put, Txn, TxnOutcome,
@@ -358,11 +360,25 @@ fn op() -> impl Strategy<Value = Op<'static>> {
 #[derive(Debug, Clone)]
 enum Step {
     Op(Op<'static>),
-    Compact { percent: i64 },
-    Sweep { budget: usize },
+    Compact {
+        percent: i64,
+    },
+    Sweep {
+        budget: usize,
+    },
     Grant(i64),
     Revoke(i64),
-    Look { query: Range<'static>, since: i64 },
+    Look {
+        query: Range<'static>,
+        since: i64,
+    },
+    /// Makes a checkpoint, and lets go of what it has, or begins to.
+    Save {
+        all: bool,
+    },
+    Settle {
+        budget: usize,
+    },
     Restore,
 }
 
@@ -374,6 +390,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => select(LEASES).prop_map(Step::Grant),
         1 => select(LEASES).prop_map(Step::Revoke),
         8 => (query(), 0_i64..60).prop_map(|(query, since)| Step::Look { query, since }),
+        2 => any::<bool>().prop_map(|all| Step::Save { all }),
+        2 => (1_usize..6).prop_map(|budget| Step::Settle { budget }),
         1 => Just(Step::Restore),
     ]
 }
@@ -508,11 +526,26 @@ impl Trial {
                     check_look(&store.view(), &self.model, query, *since);
                 }
             }
+            Step::Save { all: true } => {
+                self.stores[0..2].iter_mut().for_each(|store| saved::tests::save_all(store, SMALL));
+            }
+            Step::Save { all: false } => {
+                let store = &mut self.stores[0];
+                let saved = saved::tests::save(store, SMALL);
+                store.adopt(saved);
+            }
+            Step::Settle { budget } => {
+                self.stores[0].settle_step(*budget);
+            }
             Step::Restore => {
                 let chunks = |store: &Store| Checkpoint::new(store.view()).collect::<Vec<_>>();
                 assert_eq!(chunks(&self.stores[0]), chunks(&self.stores[1]));
                 assert_eq!(chunks(&self.stores[0]), chunks(&self.stores[2]));
-                let store = restored(self.stores[0].view());
+                let view = self.stores[0].view();
+                check_swept(&restored(view.clone()).view(), &self.model);
+                let saved = saved::tests::save(&self.stores[0], SMALL);
+                let store = Store::load(&Head::of(&view), saved.parts).unwrap();
+                assert_eq!(chunks(&store), chunks(&self.stores[0]));
                 check_swept(&store.view(), &self.model);
                 self.stores[0] = store;
             }

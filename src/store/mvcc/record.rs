@@ -1,5 +1,6 @@
 //! What the index keeps of a key: its newest version, and older ones until they are compacted.
 
+use crate::store::mvcc::revision::Revision;
 use crate::store::mvcc::sequence::Sequence;
 use crate::store::mvcc::tree::Entry;
 use crate::store::mvcc::version::Version;
@@ -92,6 +93,30 @@ impl Record {
             && next.main() > revision
             && self.older.get(older - 1).is_some_and(|version| !version.is_tombstone());
         Dropped { versions: older - usize::from(seen), all: false }
+    }
+
+    /// Tells whether it has a version that a compaction at `compacted` keeps.
+    pub(crate) fn keeps(&self, revision: Revision, compacted: i64) -> bool {
+        let dropped = self.dropped_by(compacted);
+        if self.head.revision() == revision {
+            return !dropped.all;
+        }
+        let at = self.older.partition_point(|version| version.revision() < revision);
+        let found = self.older.get(at).is_some_and(|version| version.revision() == revision);
+        found && at >= dropped.versions
+    }
+
+    /// Puts a version in the place of the one that says the same, if that is there.
+    pub(crate) fn replace(&mut self, version: Version) {
+        let revision = version.revision();
+        if self.head.revision() == revision {
+            self.head = version;
+            return;
+        }
+        let at = self.older.partition_point(|older| older.revision() < revision);
+        if self.older.get(at).is_some_and(|older| older.revision() == revision) {
+            self.older.change(at, 1, |_| true, |older| *older = version.clone());
+        }
     }
 
     /// Drops the oldest versions.

@@ -8,6 +8,7 @@
 //! A chunk that is not larger than the one after it is merged with it, so that there are few; an
 //! element is moved at most as often as it takes to double from the tail to a full chunk.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Longest tail: what a write after a copy has to copy again.
@@ -60,6 +61,37 @@ impl<T: Clone> Sequence<T> {
         }
     }
 
+    /// Lets `change` change those of `count` elements from a place on that `is_wanted` wants; where it
+    /// wants none, nothing is copied that others share.
+    pub(crate) fn change(
+        &mut self,
+        from: usize,
+        count: usize,
+        is_wanted: impl Fn(&T) -> bool,
+        mut change: impl FnMut(&mut T),
+    ) {
+        let Some(shared) = &mut self.parts else { return };
+        if !shared.slices_of(from, count).any(|slice| slice.iter().any(&is_wanted)) {
+            return;
+        }
+        let parts = Arc::make_mut(shared);
+        let (mut skip, mut left) = (from, count);
+        let mut each =
+            |slice: &mut [T]| slice.iter_mut().filter(|one| is_wanted(one)).for_each(&mut change);
+        let mut within = |chunk: &mut Arc<[T]>| {
+            let range = overlap(&mut skip, &mut left, chunk.len());
+            if chunk[range.clone()].iter().any(&is_wanted) {
+                each(&mut Arc::make_mut(chunk)[range]);
+            }
+        };
+        if let Some(full) = &mut parts.full {
+            Arc::make_mut(full).iter_mut().for_each(&mut within);
+        }
+        parts.chunks.iter_mut().for_each(&mut within);
+        let range = overlap(&mut skip, &mut left, parts.tail.len());
+        each(&mut parts.tail[range]);
+    }
+
     /// Takes the first `count` elements away.
     pub(crate) fn drop_front(&mut self, count: usize) {
         if count == 0 {
@@ -79,6 +111,16 @@ impl<T: Clone> Sequence<T> {
         drop_front(&mut parts.chunks, &mut left);
         parts.tail.drain(..left);
     }
+}
+
+/// Returns which of the next `len` elements are wanted, where `skip` are not before the first and `left`
+/// are; counts both down.
+fn overlap(skip: &mut usize, left: &mut usize, len: usize) -> Range<usize> {
+    let begin = (*skip).min(len);
+    let end = begin + (*left).min(len - begin);
+    *skip -= begin;
+    *left -= end - begin;
+    begin..end
 }
 
 /// Takes up to `left` elements off the front of a list of chunks, and counts `left` down.
@@ -168,6 +210,11 @@ impl<T> Parts<T> {
         chunks.chain(std::iter::once(self.tail.as_slice()))
     }
 
+    fn slices_of(&self, from: usize, count: usize) -> impl Iterator<Item = &[T]> {
+        let (mut skip, mut left) = (from, count);
+        self.slices().map(move |slice| &slice[overlap(&mut skip, &mut left, slice.len())])
+    }
+
     fn move_to_full(&mut self) {
         if !self.chunks.is_empty() {
             Arc::make_mut(self.full.get_or_insert_default()).append(&mut self.chunks);
@@ -239,6 +286,13 @@ mod tests {
                 prop_assert_eq!(at, plain.partition_point(|element| *element < pivot));
                 prop_assert!(sequence.iter_from(at).eq(&plain[at..]));
                 prop_assert_eq!(sequence.get(dropped), plain.get(dropped));
+                let (mut other, from) = (sequence.clone(), dropped / 2);
+                other.change(from, pushed, |one| one % 3 == 0, |one| *one += 1);
+                let mut changed = plain.clone();
+                let wanted = changed.iter_mut().skip(from).take(pushed);
+                wanted.filter(|one| **one % 3 == 0).for_each(|one| *one += 1);
+                prop_assert!(other.iter_from(0).eq(&changed));
+                prop_assert!(sequence.iter_from(0).eq(&plain), "a copy changed");
             }
         }
     }

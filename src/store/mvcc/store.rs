@@ -5,6 +5,8 @@ use crate::store::mvcc::error::MvccError;
 use crate::store::mvcc::events::Event;
 use crate::store::mvcc::lease::{Lease, NO_LEASE};
 use crate::store::mvcc::record::Record;
+use crate::store::mvcc::saved::{Saved, Settling};
+use crate::store::mvcc::sequence::Sequence;
 use crate::store::mvcc::txn::{DeleteRange, Op, OpOutcome, Put};
 use crate::store::mvcc::version::{KeyValue, Version};
 use crate::store::mvcc::view::{NEWEST, View};
@@ -14,6 +16,12 @@ use crate::store::mvcc::view::{NEWEST, View};
 pub struct Store {
     pub(super) state: View,
     pub(super) sweep: Option<Sweep>,
+    /// What the last checkpoint has.
+    pub(super) saved: Saved,
+    pub(super) settling: Option<Settling>,
+    /// Deletions that a compaction has dropped before a checkpoint had them: older parts may still
+    /// have what was deleted.
+    pub(super) graves: Sequence<Version>,
     /// How many changes the command that is being carried out has made.
     written: u32,
     /// Where versions are encoded.
@@ -24,6 +32,13 @@ impl Store {
     /// Goes on from a view, which itself does not change.
     pub fn from_view(view: View) -> Self {
         Self { state: view, ..Self::default() }
+    }
+
+    /// Returns a copy of the store, with what it knows of the last checkpoint.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let (saved, graves) = (self.saved.clone(), self.graves.clone());
+        Self { saved, graves, ..Self::from_view(self.view()) }
     }
 
     /// Returns the store as it is now.

@@ -6,10 +6,16 @@
 //! ```
 //! After `sub` it is protobuf, field by field in their order and without those that are zero, as
 //! every etcd writes it. Answers and events copy it; nothing is encoded twice.
+//!
+//! A version that a checkpoint has is not in memory of ours any more: it is a place in a part that is
+//! mapped ([`crate::store::mvcc::saved`]), and says the same.
 
 use std::sync::Arc;
 
+use triomphe::ThinArc;
+
 use crate::store::mvcc::revision::Revision;
+use crate::store::mvcc::saved::SavedPart;
 use crate::store::mvcc::wire;
 
 const SUB_BYTES: usize = 4;
@@ -39,8 +45,25 @@ pub struct KeyValue<'a> {
 }
 
 /// A version of a key, shared by everything that refers to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version(Arc<[u8]>);
+#[derive(Debug, Clone)]
+pub struct Version(Held);
+
+/// Where the bytes are. There is one for each version, two for each event: so both are small.
+#[derive(Debug, Clone)]
+enum Held {
+    Memory(ThinArc<(), u8>),
+    /// The place of a record in a part.
+    Saved(Arc<SavedPart>, u32),
+}
+
+/// Equal are those that say the same, wherever they are.
+impl PartialEq for Version {
+    fn eq(&self, other: &Self) -> bool {
+        self.sub() == other.sub() && self.encoded() == other.encoded()
+    }
+}
+
+impl Eq for Version {}
 
 impl Version {
     /// Encodes a version; `scratch` is emptied and used.
@@ -48,23 +71,46 @@ impl Version {
         scratch.clear();
         scratch.extend_from_slice(&sub.to_le_bytes());
         encode(fields, scratch);
-        Self(Arc::from(scratch.as_slice()))
+        Self(Held::Memory(ThinArc::from_header_and_slice((), scratch)))
     }
 
     /// Takes back what [`Version::encoded`] gave; `None` if it is not exactly what would be
     /// written.
     pub(crate) fn from_encoded(encoded: &[u8], sub: u32, scratch: &mut Vec<u8>) -> Option<Self> {
-        let fields = decode(encoded)?;
+        let fields = decode(encoded).filter(is_whole)?;
         let version = Self::new(&fields, sub, scratch);
-        let tombstone =
-            KeyValue { key: fields.key, mod_revision: fields.mod_revision, ..KeyValue::default() };
-        let whole = (fields.create_revision > 0 && fields.version > 0) || fields == tombstone;
-        (whole && fields.mod_revision > 0 && version.encoded() == encoded).then_some(version)
+        (version.encoded() == encoded).then_some(version)
+    }
+
+    /// Takes the record at a place in a part, which has been checked.
+    pub(crate) fn saved(part: &Arc<SavedPart>, place: u32) -> Self {
+        Self(Held::Saved(Arc::clone(part), place))
+    }
+
+    /// Returns the part that it is in.
+    pub(crate) fn part(&self) -> Option<&Arc<SavedPart>> {
+        match &self.0 {
+            Held::Memory(_) => None,
+            Held::Saved(part, _) => Some(part),
+        }
+    }
+
+    /// Returns which change of its revision it was.
+    pub(crate) fn sub(&self) -> u32 {
+        match &self.0 {
+            Held::Memory(bytes) => {
+                bytes.slice.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+            }
+            Held::Saved(part, place) => part.record(*place).0,
+        }
     }
 
     /// Returns the protobuf `KeyValue`; of a tombstone the key and the revision.
     pub fn encoded(&self) -> &[u8] {
-        &self.0[SUB_BYTES..]
+        match &self.0 {
+            Held::Memory(bytes) => &bytes.slice[SUB_BYTES..],
+            Held::Saved(part, place) => part.record(*place).1,
+        }
     }
 
     /// Returns the key.
@@ -90,8 +136,7 @@ impl Version {
 
     /// Returns the revision of this write with its ordinal.
     pub fn revision(&self) -> Revision {
-        let sub = self.0.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-        Revision { main: self.main(), sub }
+        Revision { main: self.main(), sub: self.sub() }
     }
 
     /// Returns all that the version says.
@@ -102,9 +147,9 @@ impl Version {
         decode(self.encoded()).expect("a version holds what was encoded")
     }
 
-    /// Returns how many bytes it takes.
+    /// Returns how many bytes it counts for, wherever it is.
     pub fn bytes(&self) -> u64 {
-        self.0.len() as u64
+        bytes_of(self.encoded())
     }
 
     /// Returns the protobuf of key and value without the key's neighbours: what etcd's hash has
@@ -129,10 +174,37 @@ impl Version {
     }
 
     fn key_and_rest(&self) -> (&[u8], &[u8]) {
-        let mut rest = &self.0[SUB_BYTES + 1..];
-        let len = wire::take_varint(&mut rest).unwrap_or(0);
-        rest.split_at(usize::try_from(len).unwrap_or(0))
+        key_and_rest(self.encoded())
     }
+}
+
+/// Returns the key of an encoded version.
+pub(crate) fn key_of(encoded: &[u8]) -> &[u8] {
+    key_and_rest(encoded).0
+}
+
+fn key_and_rest(encoded: &[u8]) -> (&[u8], &[u8]) {
+    let mut rest = &encoded[1..];
+    let len = wire::take_varint(&mut rest).unwrap_or(0);
+    rest.split_at(usize::try_from(len).unwrap_or(0))
+}
+
+/// Returns how many bytes a version counts for.
+pub(crate) fn bytes_of(encoded: &[u8]) -> u64 {
+    (SUB_BYTES + encoded.len()) as u64
+}
+
+/// Reads what a version says, and tells whether it can be one.
+pub(crate) fn checked(encoded: &[u8]) -> Option<KeyValue<'_>> {
+    decode(encoded).filter(|fields| encoded.first() == Some(&KEY) && is_whole(fields))
+}
+
+/// Tells whether it is a put or a tombstone.
+fn is_whole(fields: &KeyValue<'_>) -> bool {
+    let tombstone =
+        KeyValue { key: fields.key, mod_revision: fields.mod_revision, ..KeyValue::default() };
+    let put = fields.create_revision > 0 && fields.version > 0;
+    fields.mod_revision > 0 && (put || *fields == tombstone)
 }
 
 fn encode(fields: &KeyValue<'_>, out: &mut Vec<u8>) {
@@ -164,7 +236,13 @@ fn put_number(out: &mut Vec<u8>, tag: u8, number: i64) {
 
 fn decode(mut rest: &[u8]) -> Option<KeyValue<'_>> {
     let mut fields = KeyValue::default();
+    let mut before = 0;
     while let Some((&tag, after)) = rest.split_first() {
+        // In their order: so each is there once, and the key is the first.
+        if tag <= before {
+            return None;
+        }
+        before = tag;
         rest = after;
         let number = wire::take_varint(&mut rest)?;
         match tag {
@@ -213,6 +291,12 @@ mod tests {
             [head, tail].concat(),
             [0x0a, 1, b'k', 0x10, 2, 0x18, 0xac, 2, 0x20, 4, 0x30, 7]
         );
+    }
+
+    #[test]
+    fn a_version_and_two_of_an_event_take_little() {
+        assert_eq!(size_of::<Version>(), 16);
+        assert_eq!(size_of::<Option<Version>>(), 16);
     }
 
     #[test]

@@ -36,6 +36,21 @@ impl<E: Entry> Tree<E> {
         Some(result)
     }
 
+    /// Lets `change` change entries that are next to each other, among them the one with a key if there
+    /// is one; but neither their keys nor whether they are live. Returns what that returns.
+    pub(crate) fn change_leaf<R>(&mut self, key: &[u8], change: impl FnOnce(&mut [E]) -> R) -> R {
+        let mut node = &mut self.root;
+        loop {
+            match Arc::make_mut(node) {
+                Node::Branch(branch) => {
+                    let at = branch.separators.child_of(key);
+                    node = &mut branch.children[at].node;
+                }
+                Node::Leaf(entries) => return change(entries),
+            }
+        }
+    }
+
     /// Takes the entry with a key out.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<E> {
         self.get(key)?;

@@ -1,0 +1,127 @@
+//! Parts in memory: what is in them, and what they let go.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::platform::disk::Map;
+use crate::store::mvcc::Version;
+use crate::store::mvcc::store::Store;
+use crate::store::mvcc::txn::{Op, Put};
+
+/// So small that a few puts make several blocks and parts.
+pub(crate) const SMALL: Sizes = Sizes { block_bytes: 60, part_bytes: 1_000, part_versions: 20 };
+
+/// Makes the parts of a store, as files would be.
+pub(crate) fn save(store: &Store, sizes: Sizes) -> Saved {
+    let mut making = Making::new(store, sizes);
+    let (mut parts, mut bytes) = (making.kept().to_vec(), Vec::new());
+    while let Some(piece) = making.next_piece() {
+        bytes.extend(piece.bytes);
+        if piece.is_last {
+            let map = Map::copied(std::mem::take(&mut bytes));
+            parts.push(Arc::new(SavedPart::open(parts.len() as u64, map).unwrap()));
+        }
+    }
+    assert!(bytes.is_empty(), "a part has no end");
+    Saved { parts, revision: making.revision() }
+}
+
+/// Saves a store, which from then on refers to what is saved.
+pub(crate) fn save_all(store: &mut Store, sizes: Sizes) {
+    let saved = save(store, sizes);
+    store.adopt(saved);
+    while store.settle_step(3) {}
+    check_settled(store);
+}
+
+/// Checks that a store refers to nothing but its parts where those have it.
+fn check_settled(store: &Store) {
+    let saved = store.saved();
+    let compacted = store.state.compact_revision;
+    let is_settled = |version: &Version| match version.part() {
+        Some(part) => saved.has(part),
+        None => version.main() > saved.revision,
+    };
+    for record in store.state.keys.iter() {
+        let dropped = record.dropped_by(compacted);
+        let mut kept = record.versions_from(dropped.versions);
+        assert!(kept.all(is_settled), "a record is in memory still");
+    }
+    for event in store.state.log.iter_from(0).filter(|event| event.version().main() >= compacted) {
+        assert!(is_settled(event.version()), "{:?} is in memory still", event.version());
+        assert!(event.prev().is_none_or(is_settled), "what was before is in memory still");
+    }
+}
+
+fn put(store: &mut Store, key: u32, value: &[u8]) {
+    let key = key.to_be_bytes();
+    store.op(&Op::Put(Put { key: &key, value, ..Put::default() })).unwrap();
+}
+
+#[test]
+fn there_are_few_parts_and_each_version_is_written_a_few_times() {
+    let sizes = Sizes { part_bytes: 1 << 20, part_versions: 1 << 20, ..SMALL };
+    let mut store = Store::default();
+    let (mut written, mut seen) = (0, BTreeSet::new());
+    for round in 0..256 {
+        for number in 0..10 {
+            put(&mut store, round * 10 + number, b"value");
+        }
+        save_all(&mut store, sizes);
+        let parts = &store.saved().parts;
+        assert!(parts.len() <= 9, "{} parts after {round} rounds", parts.len());
+        let new = parts.iter().filter(|part| seen.insert(part.file().to_vec()));
+        written += new.map(|part| part.count()).sum::<usize>();
+    }
+    assert!(written <= 2_560 * 9, "{written} versions were written");
+}
+
+#[test]
+fn a_full_part_is_not_written_again() {
+    let mut store = Store::default();
+    for round in 0..30 {
+        for number in 0..10 {
+            put(&mut store, round * 10 + number, b"v");
+        }
+        let before = store.saved().clone();
+        save_all(&mut store, SMALL);
+        let full = before.parts.iter().filter(|part| part.count() >= SMALL.part_versions);
+        assert!(full.into_iter().all(|part| store.saved().has(part)));
+        assert!(store.saved().parts.iter().all(|part| part.count() <= SMALL.part_versions));
+    }
+    assert!(store.saved().parts.len() <= 20);
+}
+
+#[test]
+fn once_more_is_dropped_than_there_is_all_is_written_anew() {
+    let mut store = Store::default();
+    for round in 0..20 {
+        for number in 0..10 {
+            put(&mut store, number, &[round; 20]);
+        }
+        save_all(&mut store, SMALL);
+    }
+    let first = Arc::downgrade(&store.saved().parts[0]);
+    let all = store.saved().bytes();
+    store.compact(store.view().revision()).unwrap();
+    while store.compact_step(10) {}
+    save_all(&mut store, SMALL);
+    let left = store.saved().bytes();
+    assert_eq!(left, store.view().usage().total_bytes, "of {all} bytes");
+    assert!(first.upgrade().is_none(), "a part is mapped that nobody needs");
+}
+
+#[test]
+fn a_view_from_before_reads_what_it_read() {
+    let mut store = Store::default();
+    for number in 0..100 {
+        put(&mut store, number % 30, b"value");
+    }
+    let view = store.view();
+    let before: Vec<_> = crate::store::mvcc::Checkpoint::new(view.clone()).collect();
+    save_all(&mut store, SMALL);
+    store.compact(90).unwrap();
+    while store.compact_step(10) {}
+    save_all(&mut store, SMALL);
+    assert!(crate::store::mvcc::Checkpoint::new(view).eq(before));
+}
