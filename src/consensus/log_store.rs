@@ -497,7 +497,9 @@ impl LogStore {
         }
         if std::mem::take(&mut view.unmarked) {
             let mark = encode(&Record::Committed(view.state.committed));
-            encoded.push(wal::Record { body: mark, last_index: None });
+            // In front: a segment that begins behind a record repeats what was said before this job,
+            // and must not take that record back.
+            encoded.insert(0, wal::Record { body: mark, last_index: None });
         }
         place.send(Job { records: encoded, state: view.state.clone(), purge, waiting });
         Ok(())
@@ -656,6 +658,24 @@ mod tests {
             drop((store, tasks));
             let (store, _tasks) = open(&disk);
             assert_eq!(store.view().last(), Some(id(5)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_gone_stays_gone_wherever_a_segment_ends() {
+        for count in 2..60 {
+            let disk = MemoryDisk::new(Random::seeded(count), 0);
+            let (mut store, _tasks) = open(&disk);
+            for index in 1..=count {
+                store.write(vec![entry(index)]).await.unwrap();
+            }
+            store.save_committed(Some(id(count))).await.unwrap();
+            store.purge(id(count - 1)).await.unwrap();
+            store.settle().await.unwrap();
+            drop(store);
+            let (mut store, _tasks) = open(&disk);
+            let found = store.get_log_state().await.unwrap().last_purged_log_id;
+            assert_eq!(found, Some(id(count - 1)), "of {count} entries");
         }
     }
 

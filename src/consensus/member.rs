@@ -40,7 +40,7 @@ use crate::store::wal::{Sizes, WalError};
 use crate::store::{Command, Outcome};
 
 /// Bytes of log after which a checkpoint is made: what a restart has to read at most.
-pub const CHECKPOINT_LOG_BYTES: u64 = 64 << 20;
+pub const CHECKPOINT_LOG_BYTES: u64 = 32 << 20;
 /// Entries kept behind a checkpoint, so that a follower that was away shortly needs no checkpoint.
 const ENTRIES_KEPT: u64 = 5_000;
 /// Bytes of entries kept behind a checkpoint, if that is less.

@@ -23,7 +23,7 @@ fn folder() -> &'static Path {
 
 fn apply(checkpoint: &mut Checkpoint, change: Change) {
     let commands = vec![Command::V3(change)];
-    checkpoint.machine.apply(&Batch { commands, ..Batch::default() });
+    checkpoint.machine.apply(&Batch { commands: commands.into(), ..Batch::default() });
 }
 
 /// Goes on with puts of this round.
@@ -172,6 +172,8 @@ fn what_was_sent_is_what_arrives_and_goes_on_where_it_ended() {
         (MemoryDisk::new(Random::seeded(1), 0), MemoryDisk::new(Random::seeded(2), 0));
     let mut checkpoint = Checkpoint::default();
     let mut receiving = Receiving::default();
+    // More than a part is full with: it stays as it is.
+    put_some(&mut checkpoint, 1);
     put_some(&mut checkpoint, 1);
     save(&disk, &mut checkpoint, 1).unwrap();
     let (_, stored) = open(&disk, folder()).unwrap().unwrap();
@@ -233,7 +235,7 @@ fn all_keys_are_in_it() {
     let mut checkpoint = Checkpoint { position: vec![1], ..Checkpoint::default() };
     apply(&mut checkpoint, Change::LeaseGrant { id: 7, ttl: 10 });
     let publish = Command::Publish { member: 1, name: "a".into(), client_urls: Vec::new() };
-    checkpoint.machine.apply(&Batch { commands: vec![publish], ..Batch::default() });
+    checkpoint.machine.apply(&Batch { commands: [publish].into(), ..Batch::default() });
     let disk = MemoryDisk::new(Random::seeded(1), 0);
     save(&disk, &mut checkpoint, 1).unwrap();
     let found = read(&disk);

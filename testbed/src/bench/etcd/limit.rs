@@ -1,36 +1,35 @@
-//! What no store can be faster than: the messages of `put` and `range` over our way of serving
-//! gRPC, and nothing behind them.
+//! What a store on a plain server of gRPC could be at most: the messages of `put` and `range`, and
+//! nothing behind them.
 
 use std::net::SocketAddrV4;
-use std::sync::Arc;
 
-use corebox::foundation::tasks::Tasks;
-use corebox::platform::net::{Address, Net as _, TokioNet};
-use corebox::rpc::server::listen::{self, Places};
 use corebox::wire::etcd::v3::etcdserverpb as pb;
 use corebox::wire::etcd::v3::etcdserverpb::kv_server::{Kv, KvServer};
 use corebox::wire::etcd::v3::mvccpb::KeyValue;
 use futures_util::stream::Empty;
 use testbed::error::LabError;
-use tonic::service::Routes;
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use crate::bench::etcd::rows::VALUE_BYTES;
+
+/// Bytes that a stream's sender may be ahead of its receiver: as the store has it.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// Serves at an address until the process is ended.
 pub(crate) fn serve(address: SocketAddrV4) -> Result<(), LabError> {
     let failed =
         |source| LabError::Ask { whom: format!("{address} for a port or a runtime"), source };
     let runtime = tokio::runtime::Runtime::new().map_err(failed)?;
-    runtime.block_on(async {
-        let net = Arc::new(TokioNet::default());
-        let incoming = net.bind(&Address::Tcp(address.into())).await.map_err(failed)?;
-        let router = Routes::new(KvServer::new(Nothing)).prepare().into_axum_router();
-        let tasks = Tasks::default();
-        listen::serve_both(incoming, router, &Places::default(), &tasks);
-        tasks.stopping().cancelled().await;
-        Ok::<_, LabError>(())
-    })
+    let served = Server::builder()
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .add_service(KvServer::new(Nothing))
+        .serve(address.into());
+    runtime.block_on(served).map_err(|error| failed(std::io::Error::other(error)))
 }
 
 /// A store that keeps nothing and answers at once.
