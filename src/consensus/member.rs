@@ -596,7 +596,8 @@ impl Member {
             }
             Request::Offer(parts) => {
                 let held = self.inner.store.offered(parts).await;
-                self.or_end(held.map(Reply::Held)).await
+                let busy = || Reply::Failed("another checkpoint is being installed".to_owned());
+                self.or_end(held.map(|held| held.map_or_else(busy, Reply::Held))).await
             }
             Request::Piece { part, offset, data } => {
                 let held = self.inner.store.receive(part, offset, data).await;
@@ -633,6 +634,8 @@ impl Member {
     async fn or_end<T>(&self, stored: io::Result<T>) -> Result<T, String> {
         match stored {
             Ok(done) => Ok(done),
+            // What another sent says nothing about this member's disk.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error.to_string()),
             Err(error) => {
                 let why = error.to_string();
                 tracing::error!("{why}; nothing more is written: this member stops");
@@ -744,6 +747,13 @@ impl Member {
     /// Makes a checkpoint whenever the log has grown by as much as its options say.
     async fn checkpoint(&self, stop: CancellationToken) {
         while stop.run_until_cancelled(self.inner.log.has_grown()).await.is_some() {
+            // Right after a start there may be nothing yet that the last one does not have.
+            let mut progress = self.progress();
+            let saved = self.inner.store.saved_index();
+            let newer = progress.wait_for(|progress| progress.applied > saved);
+            if !matches!(stop.run_until_cancelled(newer).await, Some(Ok(_))) {
+                return;
+            }
             self.inner.log.reset_bytes_written();
             match stop.run_until_cancelled(self.inner.make_checkpoint()).await {
                 None => return,

@@ -41,7 +41,7 @@ use crate::store::Command;
 use crate::store::checkpoint::{PartEntry, Stored};
 
 /// The first bytes of a connection between members.
-pub const MAGIC: &[u8; 4] = b"CBX1";
+pub const MAGIC: &[u8; 4] = b"CBX2";
 
 /// How long a connection may be idle before its other end closes it.
 pub const IDLE: Duration = Duration::from_secs(30);

@@ -36,12 +36,12 @@ impl Standing {
         self.metrics.borrow_watched().current_leader
     }
 
-    /// Returns the term, if this member leads in it and is the only one who votes: then nobody
-    /// else can lead before this member itself has taken another voter in.
+    /// Returns the term, if this member leads in it and is the only one there is: then nobody else
+    /// can lead, or waits for a sign of life, before this member itself has taken another in.
     pub fn alone_in(&self) -> Option<u64> {
         let metrics = self.metrics.borrow_watched();
         let leads = metrics.state == ServerState::Leader;
-        let alone = metrics.membership_config.voter_ids().all(|voter| voter == self.member);
+        let alone = metrics.membership_config.nodes().all(|(id, _)| *id == self.member);
         (leads && alone).then_some(metrics.vote.leader_id.term)
     }
 

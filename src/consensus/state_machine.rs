@@ -235,13 +235,17 @@ impl StateMachine {
     }
 
     /// Takes note of the parts that the leader is about to send; returns how many bytes of each are
-    /// here.
-    pub async fn offered(&self, parts: Vec<PartEntry>) -> io::Result<Vec<u64>> {
-        // Parts of this member that the answer relies on must not be removed meanwhile.
-        let _saving = self.saving.lock().await;
+    /// here, or `None` while another checkpoint is installed.
+    pub async fn offered(&self, parts: Vec<PartEntry>) -> io::Result<Option<Vec<u64>>> {
+        // Parts of this member that the answer relies on must not be removed meanwhile; the work goes
+        // on where whoever asked is gone.
+        let saving = self.saving.clone().lock_owned().await;
         let store = self.clone();
         let own = self.image().machine.keys_v3.saved().clone();
-        let offer = move || store.receiving().offer(&*store.disk, &store.folder, &own, &parts);
+        let offer = move || {
+            let _saving = saving;
+            store.receiving().offer(&*store.disk, &store.folder, &own, &parts)
+        };
         self.blocking(offer).await
     }
 
@@ -265,6 +269,12 @@ impl StateMachine {
         let store = self.clone();
         let finish = move || store.receiving().finish(&*store.disk, &store.folder, &manifest);
         self.blocking(finish).await
+    }
+
+    /// Returns the index of the last entry that the newest checkpoint has; 0 if there is none.
+    pub fn saved_index(&self) -> u64 {
+        let newest = self.newest();
+        newest.as_ref().and_then(|(position, _)| position.applied).map_or(0, |id| id.index)
     }
 
     fn path_at(&self, position: &Position) -> PathBuf {
@@ -307,7 +317,14 @@ impl StateMachine {
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
 fn failed(error: CheckpointError) -> io::Error {
-    io::Error::other(chain(&error))
+    let kind = match error {
+        CheckpointError::Disk { .. } => io::ErrorKind::Other,
+        CheckpointError::Corrupt { .. }
+        | CheckpointError::Keys { .. }
+        | CheckpointError::Parts { .. }
+        | CheckpointError::Format { .. } => io::ErrorKind::InvalidData,
+    };
+    io::Error::new(kind, chain(&error))
 }
 
 /// Returns how far a machine has come that has nothing to free, as one that was just read.

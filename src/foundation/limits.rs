@@ -26,7 +26,7 @@ pub const PROPOSALS_MAX: usize = 16_384;
 pub const QUOTA_BYTES: u64 = 2 << 30;
 
 /// Largest quota for the v3 keys, in bytes, that is accepted without a warning: as in etcd, since
-/// they are all in memory and a new member has to be sent all of them.
+/// their index is in memory, and a new member has to be sent all of them.
 pub const QUOTA_BYTES_SUGGESTED_MAX: u64 = 8 << 30;
 
 /// Leases that one batch revokes: as many as etcd revokes in a second.

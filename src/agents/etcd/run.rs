@@ -189,7 +189,7 @@ fn warn_of_quota(quota_bytes: Option<u64>) {
         Some(bytes) if bytes > QUOTA_BYTES_SUGGESTED_MAX => tracing::warn!(
             quota_bytes = bytes,
             suggested_max_bytes = QUOTA_BYTES_SUGGESTED_MAX,
-            "the quota is larger than is suggested: all of it has to be in memory"
+            "the quota is larger than is suggested: a new member has to be sent all of it"
         ),
         Some(_) => {}
     }

@@ -22,7 +22,7 @@ use crate::foundation::limits::{
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Accepted, Incoming, Io};
 use crate::rpc::server::first_word;
-use crate::rpc::server::together::{self, Behind, Streams};
+use crate::rpc::server::together::{self, Asked, Behind};
 
 /// How long a client may take to send a request's head, and may idle between two: who sends it byte
 /// by byte has no more time.
@@ -39,6 +39,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const SILENCE: Duration = Duration::from_mins(5);
 /// How long it may take to say so.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
+/// How long answers under way may take once the server stops: less than the daemon's own grace.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// How long to wait after a failed accept: the process is out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -212,8 +214,8 @@ pub async fn connection(io: Box<dyn Io>, router: impl Answers, stop: Cancellatio
 
 /// Serves one connection of HTTP/2 until it ends, or `stop` and the answers under way are sent.
 async fn connection_of_streams(io: Box<dyn Io>, router: impl Answers, stop: CancellationToken) {
-    let (streams, behind) = (Streams::default(), Behind::new(io));
-    let mut builder = http2::Builder::new(streams.clone());
+    let (asked, behind) = (Asked::default(), Behind::new(io));
+    let mut builder = http2::Builder::new(asked.clone());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -224,7 +226,7 @@ async fn connection_of_streams(io: Box<dyn Io>, router: impl Answers, stop: Canc
     let io = TokioIo::new(behind.clone());
     let served = builder.serve_connection(io, TowerToHyperService::new(router));
     let served = until_done(Box::pin(served), http2::Connection::graceful_shutdown, stop);
-    together::served(std::pin::pin!(served), &streams, &behind).await;
+    together::served(std::pin::pin!(served), &asked, &behind).await;
 }
 
 /// Waits until a connection ends; on `stop` it is told to, after the answers under way.
@@ -239,7 +241,11 @@ async fn until_done<C>(
         biased;
         () = stop.cancelled() => {
             shut_down(served.as_mut());
-            served.await
+            match tokio::time::timeout(LAST_ANSWERS, served.as_mut()).await {
+                Ok(ended) => ended,
+                // Who takes no answers is not waited for.
+                Err(_) => return,
+            }
         }
         ended = served.as_mut() => ended,
     };

@@ -9,8 +9,8 @@
 //! A task for each request costs more than reading a key does, and each would wake the connection
 //! for its own answer: one system call each. Here the answers that a poll finds ready are one call.
 //!
-//! **Not here:** work that takes long. Whoever has some gives it to a task of its own, since it
-//! would hold up the other requests of its connection.
+//! What one request computes holds up the others of its connection, as long as a large range is
+//! written: hashing all keys, which takes longer, has a thread of its own.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -36,31 +36,27 @@ const TURNS_MAX: usize = 16;
 
 /// What is asked on a connection, a future each. Clones are the same list.
 #[derive(Clone, Default)]
-pub(super) struct Streams {
-    asked: Arc<Mutex<Vec<Work>>>,
+pub(super) struct Asked {
+    new: Arc<Mutex<Vec<Work>>>,
 }
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl Streams {
-    fn asked(&self) -> MutexGuard<'_, Vec<Work>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+impl Asked {
+    fn added(&self) -> MutexGuard<'_, Vec<Work>> {
+        self.new.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Asked {
     fn execute(&self, work: F) {
-        self.asked().push(Box::pin(work));
+        self.added().push(Box::pin(work));
     }
 }
 
-/// Sees a connection through: `served` with the futures that it gives to `streams`, and `behind`
+/// Sees a connection through: `served` with the futures that it gives to `asked`, and `behind`
 /// with the bytes that it writes. Dropping the future ends all of them.
-pub(super) async fn served<S>(
-    mut served: Pin<&mut S>,
-    streams: &Streams,
-    behind: &Behind,
-) -> S::Output
+pub(super) async fn served<S>(mut served: Pin<&mut S>, asked: &Asked, behind: &Behind) -> S::Output
 where
     S: Future,
 {
@@ -72,10 +68,12 @@ where
         let context = &mut Context::from_waker(&own);
         let mut ended = Poll::Pending;
         for _ in 0..TURNS_MAX {
+            // What woke this task so far is seen to by what follows.
+            wakes.clear();
             ended = served.as_mut().poll(context);
-            running.extend(streams.asked().drain(..));
+            running.extend(asked.added().drain(..));
             while let Poll::Ready(Some(())) = Pin::new(&mut running).poll_next(context) {}
-            if ended.is_ready() || !wakes.take() {
+            if ended.is_ready() || !wakes.is_woken() {
                 break;
             }
         }
@@ -101,18 +99,21 @@ impl Wakes {
     fn begin(&self, context: &Context<'_>) {
         self.task.register(context.waker());
         self.runs.store(true, Ordering::SeqCst);
+    }
+
+    fn clear(&self) {
         self.woken.store(false, Ordering::SeqCst);
     }
 
-    /// Tells whether there was a wake since the last call.
-    fn take(&self) -> bool {
-        self.woken.swap(false, Ordering::SeqCst)
+    /// Tells whether there was a wake since all were cleared.
+    fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
     }
 
-    /// A wake from now on schedules the task, and so does one that was not taken.
+    /// A wake from now on schedules the task, and so does one that was not cleared.
     fn end(&self) {
         self.runs.store(false, Ordering::SeqCst);
-        if self.take() {
+        if self.is_woken() {
             self.task.wake();
         }
     }
@@ -153,7 +154,10 @@ impl Waiting {
     fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.bytes.is_empty() {
             let count = ready!(Pin::new(&mut self.io).poll_write(context, &self.bytes))?;
-            self.advance(count)?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.bytes.advance(count);
         }
         if self.bytes.capacity() > KEPT_BYTES {
             self.bytes = BytesMut::new();
@@ -167,21 +171,16 @@ impl Waiting {
             let waited = self.bytes.len();
             let both = [IoSlice::new(&self.bytes), IoSlice::new(data)];
             let count = ready!(Pin::new(&mut self.io).poll_write_vectored(context, &both))?;
-            self.advance(count.min(waited))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.bytes.advance(count.min(waited));
             if count > waited {
                 return Poll::Ready(Ok(count - waited));
             }
         }
         self.bytes.extend_from_slice(data);
         Poll::Ready(Ok(data.len()))
-    }
-
-    fn advance(&mut self, count: usize) -> io::Result<()> {
-        if count == 0 && !self.bytes.is_empty() {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        self.bytes.advance(count);
-        Ok(())
     }
 }
 
@@ -213,5 +212,75 @@ impl AsyncWrite for Behind {
         let mut waiting = self.lock();
         ready!(waiting.poll_empty(context))?;
         Pin::new(&mut waiting.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_mins(1);
+
+    fn pair() -> (Behind, Box<dyn Io>) {
+        let (one, other) = tokio::io::duplex(1 << 10);
+        (Behind::new(Box::new(one)), Box::new(other))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_wakes_itself_often_is_not_forgotten() {
+        for often in [1, TURNS_MAX, 3 * TURNS_MAX + 1] {
+            let (behind, _other) = pair();
+            let mut left = often;
+            let work = future::poll_fn(|context| {
+                context.waker().wake_by_ref();
+                left -= 1;
+                if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+            });
+            let (work, asked) = (std::pin::pin!(work), Asked::default());
+            tokio::time::timeout(SOON, served(work, &asked, &behind)).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_asked_runs_and_what_it_writes_is_sent_while_the_connection_waits() {
+        let (behind, mut other) = pair();
+        let asked = Asked::default();
+        let mut writes = behind.clone();
+        asked.execute(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            writes.write_all(&[7; 5 << 10]).await.unwrap();
+        });
+        let forever = std::pin::pin!(future::pending::<()>());
+        let mut heard = [0; 5 << 10];
+        tokio::select! {
+            biased;
+            () = served(forever, &asked, &behind) => panic!("it never ends"),
+            read = tokio::time::timeout(SOON, other.read_exact(&mut heard)) => read.unwrap().unwrap(),
+        };
+        assert_eq!(heard, [7; 5 << 10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_arrive_in_order_however_many_are_written_at_once() {
+        let (mut behind, mut other) = pair();
+        let pieces = [10, BEHIND_BYTES - 10, 1, 3 * BEHIND_BYTES, 77, 0, BEHIND_BYTES + 1];
+        let all: Vec<u8> = (0..pieces.iter().sum()).map(|at: usize| at.to_le_bytes()[0]).collect();
+        let mut rest = &all[..];
+        let writing = async {
+            for length in pieces {
+                let (piece, left) = rest.split_at(length);
+                behind.write_all(piece).await.unwrap();
+                rest = left;
+            }
+            behind.shutdown().await.unwrap();
+        };
+        let mut heard = Vec::new();
+        let (read, ()) = tokio::join!(other.read_to_end(&mut heard), writing);
+        assert_eq!(read.unwrap(), all.len());
+        assert_eq!(heard, all);
     }
 }

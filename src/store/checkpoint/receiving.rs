@@ -6,7 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::platform::disk::{Disk, DiskFile};
 use crate::store::checkpoint::manifest::{Manifest, PartEntry};
@@ -19,6 +19,9 @@ use crate::store::mvcc::{Saved, SavedPart};
 #[derive(Debug, Default)]
 pub struct Receiving {
     parts: Vec<Incoming>,
+    /// The manifest of a checkpoint that is whole and may still be installed: its files are needed
+    /// as long as somebody has it.
+    installing: Option<Weak<[u8]>>,
 }
 
 /// A part that is received, or that this member has.
@@ -46,17 +49,20 @@ impl Incoming {
 }
 
 impl Receiving {
-    /// Looks at what is offered, and returns how many bytes of each part are here. What is no longer
-    /// offered is removed.
+    /// Looks at what is offered, and returns how many bytes of each part are here; `None` while
+    /// another checkpoint is installed. What is no longer offered is removed.
     pub fn offer(
         &mut self,
         disk: &dyn Disk,
         folder: &Path,
         own: &Saved,
         offered: &[PartEntry],
-    ) -> Result<Vec<u64>, CheckpointError> {
+    ) -> Result<Option<Vec<u64>>, CheckpointError> {
+        if self.installing.as_ref().is_some_and(|manifest| manifest.strong_count() > 0) {
+            return Ok(None);
+        }
         self.prepare(disk, folder, own, offered).map_err(|source| failed(folder, source))?;
-        Ok(offered.iter().filter_map(|entry| self.find(entry)).map(Incoming::upto).collect())
+        Ok(Some(offered.iter().filter_map(|entry| self.find(entry)).map(Incoming::upto).collect()))
     }
 
     fn prepare(
@@ -119,9 +125,28 @@ impl Receiving {
         Ok(Some(incoming.upto()))
     }
 
-    /// Returns the checkpoint of a manifest whose parts are all here; `None` if one is not. Own parts of
-    /// it are needed until [`Receiving::taken`].
+    /// Returns the checkpoint of a manifest whose parts are all here and whole; `None` if one is not
+    /// here. Own parts of it are needed until [`Receiving::taken`]. After an error nothing of what
+    /// came is used.
     pub fn finish(
+        &mut self,
+        disk: &dyn Disk,
+        folder: &Path,
+        manifest: &[u8],
+    ) -> Result<Option<Stored>, CheckpointError> {
+        let finished = self.gather(disk, folder, manifest).and_then(|stored| {
+            stored.as_ref().map_or(Ok(()), |stored| stored.load(folder).map(drop))?;
+            Ok(stored)
+        });
+        match &finished {
+            Ok(Some(stored)) => self.installing = Some(Arc::downgrade(&stored.manifest)),
+            Ok(None) => {}
+            Err(_) => self.parts.clear(),
+        }
+        finished
+    }
+
+    fn gather(
         &mut self,
         disk: &dyn Disk,
         folder: &Path,

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::platform::disk::{Disk, DiskFile};
+use crate::platform::disk::{self, Disk, DiskFile};
 use crate::store::checkpoint::manifest::{Manifest, PartEntry};
 use crate::store::checkpoint::{
     Checkpoint, CheckpointError, INCOMING, MANIFEST, PART, Stored, TEMPORARY, ending_with,
@@ -204,8 +204,12 @@ impl Saving {
         let received = ending_with(disk, &self.folder, INCOMING)?;
         for part in &self.parts {
             let path = incoming_path(&self.folder, part.number());
+            let own = part_path(&self.folder, part.number());
             if received.contains(&path) {
-                disk.rename(&path, &part_path(&self.folder, part.number()))?;
+                disk.rename(&path, &own)?;
+            } else if !disk::exists(disk, &own)? {
+                let what = format!("`{}` is not there any more", own.display());
+                return Err(io::Error::new(io::ErrorKind::NotFound, what));
             }
         }
         disk.sync_folder(&self.folder)

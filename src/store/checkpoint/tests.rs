@@ -144,7 +144,7 @@ fn send(
 ) -> (usize, Option<Stored>) {
     let parts = &stored.saved().parts;
     let entries: Vec<_> = parts.iter().map(|part| PartEntry::of(part)).collect();
-    let held = receiving.offer(disk, folder(), own, &entries).unwrap();
+    let held = receiving.offer(disk, folder(), own, &entries).unwrap().unwrap();
     let (mut left, mut sent) = (pieces, 0);
     for ((part, entry), held) in parts.iter().zip(&entries).zip(held) {
         let mut upto = usize::try_from(held).unwrap();
@@ -200,6 +200,42 @@ fn what_was_sent_is_what_arrives_and_goes_on_where_it_ended() {
     take(&other, &received.unwrap(), 2);
     assert_eq!(read(&other), checkpoint);
     assert!(names(&other).iter().all(|name| !name.contains(INCOMING)), "{:?}", names(&other));
+}
+
+#[test]
+fn what_is_received_and_not_installed_yet_is_not_taken_away_by_the_next_offer() {
+    let (disk, other) =
+        (MemoryDisk::new(Random::seeded(1), 0), MemoryDisk::new(Random::seeded(2), 0));
+    let (mut checkpoint, mut receiving) = (Checkpoint::default(), Receiving::default());
+    put_some(&mut checkpoint, 1);
+    save(&disk, &mut checkpoint, 1).unwrap();
+    let (_, stored) = open(&disk, folder()).unwrap().unwrap();
+    let own = Saved::default();
+    let (_, received) = send(&stored, &mut receiving, (&other, &own), usize::MAX);
+    let received = received.unwrap();
+    assert_eq!(receiving.offer(&other, folder(), &own, &[]).unwrap(), None);
+    take(&other, &received, 1);
+    assert_eq!(read(&other), checkpoint);
+    drop(received);
+    assert_eq!(receiving.offer(&other, folder(), &own, &[]).unwrap(), Some(Vec::new()));
+}
+
+#[test]
+fn a_checkpoint_whose_files_are_gone_is_not_saved() {
+    let (disk, other) =
+        (MemoryDisk::new(Random::seeded(1), 0), MemoryDisk::new(Random::seeded(2), 0));
+    let (mut checkpoint, mut receiving) = (Checkpoint::default(), Receiving::default());
+    put_some(&mut checkpoint, 1);
+    save(&disk, &mut checkpoint, 1).unwrap();
+    let (_, stored) = open(&disk, folder()).unwrap().unwrap();
+    let (_, received) = send(&stored, &mut receiving, (&other, &Saved::default()), usize::MAX);
+    for file in ending_with(&other, folder(), INCOMING).unwrap() {
+        other.remove(&file).unwrap();
+    }
+    let mut saving = Saving::take(folder(), path_of(folder(), 1), &received.unwrap()).unwrap();
+    let refused = saving.step(&other, &[]).unwrap_err();
+    assert!(matches!(refused, CheckpointError::Disk { .. }), "{refused}");
+    assert!(open(&other, folder()).unwrap().is_none());
 }
 
 #[test]

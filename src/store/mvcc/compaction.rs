@@ -44,11 +44,11 @@ impl Store {
             self.compact_key(version.key(), revision);
         }
         let before = versions.iter().filter(|version| version.main() < revision).count();
-        if !self.saved.parts.is_empty() {
-            let dropped = versions[..before].iter().filter(|version| version.is_tombstone());
-            let unsaved = dropped.filter(|version| version.main() > self.saved.revision);
-            unsaved.for_each(|version| self.graves.push(version.clone()));
-        }
+        // Also before the first checkpoint: one may be in the making, of a copy that still has what
+        // was deleted since.
+        let dropped = versions[..before].iter().filter(|version| version.is_tombstone());
+        let unsaved = dropped.filter(|version| version.main() > self.saved.revision);
+        unsaved.for_each(|version| self.graves.push(version.clone()));
         self.state.log.drop_front(before);
         // Those of the revision itself come after all that are dropped.
         let done = done + versions.len() - before;

@@ -372,7 +372,8 @@ enum Step {
         query: Range<'static>,
         since: i64,
     },
-    /// Makes a checkpoint, and lets go of what it has, or begins to.
+    /// Makes a checkpoint of all and lets go of what it has; or begins one, or ends what was begun
+    /// some steps before.
     Save {
         all: bool,
     },
@@ -475,6 +476,8 @@ fn restored(view: View) -> Store {
 struct Trial {
     /// In steps; after each compaction at once; never.
     stores: [Store; 3],
+    /// A checkpoint of the first one that is made meanwhile.
+    making: Option<saved::Saved>,
     model: Model,
 }
 
@@ -527,12 +530,17 @@ impl Trial {
                 }
             }
             Step::Save { all: true } => {
+                if let Some(saved) = self.making.take() {
+                    self.stores[0].adopt(saved);
+                }
                 self.stores[0..2].iter_mut().for_each(|store| saved::tests::save_all(store, SMALL));
             }
             Step::Save { all: false } => {
                 let store = &mut self.stores[0];
-                let saved = saved::tests::save(store, SMALL);
-                store.adopt(saved);
+                match self.making.take() {
+                    Some(saved) => drop(store.adopt(saved)),
+                    None => self.making = Some(saved::tests::save(store, SMALL)),
+                }
             }
             Step::Settle { budget } => {
                 self.stores[0].settle_step(*budget);
@@ -548,6 +556,7 @@ impl Trial {
                 assert_eq!(chunks(&store), chunks(&self.stores[0]));
                 check_swept(&store.view(), &self.model);
                 self.stores[0] = store;
+                self.making = None;
             }
         }
         for store in &self.stores {
@@ -564,7 +573,7 @@ proptest! {
         look in (query(), 0_i64..60),
         keep_at in 0_usize..80,
     ) {
-        let mut trial = Trial { stores: Default::default(), model: Model::new() };
+        let mut trial = Trial { stores: Default::default(), making: None, model: Model::new() };
         let mut old = None;
         for (at, step) in steps.iter().enumerate() {
             if at == keep_at {

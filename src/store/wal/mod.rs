@@ -3,7 +3,8 @@
 //! ```text
 //!  wal/0000000000000001.wal   header │ record │ record │ … │ end      full and synced
 //!  wal/0000000000000002.wal   header │ record │ torn tail │ zeros     the one that is written
-//!  wal/spare-….wal            an old segment, to be used again
+//!  wal/spare-….wal            an old segment, to be used again, or one that was made ahead
+//!  wal/spare.tmp              one that is being made
 //! ```
 //! A record's checksum covers its segment's number and its offset, so that what an older life of a
 //! used-again segment left behind is never taken for a record. Each record also carries the offset
@@ -36,6 +37,8 @@ pub const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 const SPARES_MAX: usize = 2;
 /// A segment that is being made for later.
 const UNFINISHED: &str = "spare.tmp";
+/// What is written of a segment for later between two syncs.
+const SPARE_SLICE_BYTES: u64 = 4 << 20;
 /// Zeros written at once when a segment is made.
 const ZEROS_BYTES: usize = 1 << 20;
 
@@ -178,12 +181,22 @@ impl SpareMaker {
         let work = || {
             let file = self.disk.open(&unfinished)?;
             file.set_len(0)?;
-            fill(&*file, 0, self.bytes)?;
-            file.sync()?;
+            // In slices, so that the log's own syncs do not wait behind all of it.
+            let mut at = 0;
+            while at < self.bytes {
+                let end = (at + SPARE_SLICE_BYTES).min(self.bytes);
+                fill(&*file, at, end)?;
+                file.sync()?;
+                at = end;
+            }
             self.disk.rename(&unfinished, &path)?;
             self.disk.sync_folder(&self.folder)
         };
-        work().map_err(|source| WalError::Disk { what: "prepare", path: path.clone(), source })?;
+        work().map_err(|source| {
+            // What was made of it would take the room that the log itself may need.
+            drop(self.disk.remove(&unfinished));
+            WalError::Disk { what: "prepare", path: path.clone(), source }
+        })?;
         Ok(path)
     }
 }
@@ -204,6 +217,9 @@ impl Wal {
         // Whoever made them may have ended before their names were safe.
         disk.sync_folder(folder).map_err(at("sync", folder))?;
         let names = disk.list(folder).map_err(at("list", folder))?;
+        for unfinished in names.iter().filter(|path| path.ends_with(UNFINISHED)) {
+            disk.remove(unfinished).map_err(at("remove", unfinished))?;
+        }
         let (mut segments, spares) = sort_names(&names);
         let mut bodies = Vec::new();
         let mut full = VecDeque::new();
@@ -507,7 +523,7 @@ fn fill(file: &dyn DiskFile, start: u64, end: u64) -> io::Result<()> {
 }
 
 /// Has zeros from `start` to `end`, writing only where there are none: most of a tail is as it was
-/// made. A file that a crash left short grows to its size again.
+/// made.
 fn clear(file: &dyn DiskFile, start: u64, end: u64) -> io::Result<()> {
     let there = file.len()?.min(end);
     let mut piece = vec![0; ZEROS_BYTES];

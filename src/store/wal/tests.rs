@@ -41,6 +41,66 @@ fn words(range: std::ops::Range<u64>) -> Vec<String> {
 }
 
 #[test]
+fn a_spare_segment_is_made_ahead_and_used() {
+    let disk = disk(1);
+    let (mut wal, _) = open(&disk).unwrap();
+    assert!(wal.needs_spare().is_none(), "there is time");
+    let mut next = 0;
+    let maker = loop {
+        write(&mut wal, &words(next..next + 1));
+        next += 1;
+        if let Some(maker) = wal.needs_spare() {
+            break maker;
+        }
+    };
+    let spare = maker.make().unwrap();
+    wal.add_spare(spare.clone());
+    assert!(wal.needs_spare().is_none(), "there is one");
+    let segments = wal.segments();
+    while wal.segments() == segments {
+        write(&mut wal, &words(next..next + 1));
+        next += 1;
+    }
+    wal.sync().unwrap();
+    assert!(!disk.list(Path::new(FOLDER)).unwrap().contains(&spare), "it is a segment now");
+    drop(wal);
+    let (_wal, found) = open(&disk).unwrap();
+    assert_eq!(found, words(0..next));
+}
+
+#[test]
+fn a_spare_segment_that_was_not_finished_leaves_nothing_and_takes_no_room() {
+    for operations in 0..8 {
+        for crashed in [false, true] {
+            let disk = disk(operations);
+            let (mut wal, _) = open(&disk).unwrap();
+            let mut next = 0;
+            let maker = loop {
+                write(&mut wal, &words(next..next + 1));
+                next += 1;
+                if let Some(maker) = wal.needs_spare() {
+                    break maker;
+                }
+            };
+            wal.sync().unwrap();
+            disk.fail_after(operations, DiskError::Full);
+            let made = maker.make().is_ok();
+            disk.heal();
+            drop(wal);
+            if crashed {
+                disk.crash();
+            }
+            let (_wal, found) = open(&disk).unwrap();
+            assert_eq!(found, words(0..next), "{operations} operations, crashed: {crashed}");
+            let names = disk.list(Path::new(FOLDER)).unwrap();
+            assert!(names.iter().all(|name| !name.ends_with("spare.tmp")), "{names:?}");
+            let spares = names.iter().filter(|name| name.to_string_lossy().contains("spare-made"));
+            assert!(crashed || spares.count() == usize::from(made), "{names:?}");
+        }
+    }
+}
+
+#[test]
 fn what_was_written_is_read_back_over_many_segments() {
     let disk = disk(1);
     let (mut wal, found) = open(&disk).unwrap();

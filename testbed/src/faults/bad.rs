@@ -283,7 +283,7 @@ fn lying() -> Vec<Bad> {
     let range = |frame| (RANGE, frame);
     let early = (Code::Internal, "Unexpected EOF decoding stream.");
     let broken = "{\"errorCode\":210,\"message\":\"Invalid POST form\",\"cause\":\"error reading a body from connection\",\"index\":0}";
-    let length = |length: u32, rest: &[u8]| [b"CBX1", &length.to_le_bytes()[..], rest].concat();
+    let length = |length: u32, rest: &[u8]| [b"CBX2", &length.to_le_bytes()[..], rest].concat();
     vec![
         call(
             Kind::Lying,

@@ -27,12 +27,11 @@ use crate::rpc::server::body::{self, BodyError};
 use crate::rpc::server::v3::calls::Calls;
 use crate::rpc::server::v3::errors;
 use crate::rpc::server::v3::objects::Objects;
+use crate::rpc::server::v3::whole::HEAD_BYTES;
 use crate::wire::etcd::v3::json::{self, Method};
 
 /// How long a client may take to send the body of a request that is one message.
 const BODY_DEADLINE: Duration = Duration::from_mins(1);
-/// What stands before a message of gRPC: whether it is compressed, and its length.
-const FRAME_HEAD_BYTES: usize = 5;
 /// What a header begins with that is meant for the method.
 const METADATA: &str = "grpc-metadata-";
 
@@ -150,7 +149,7 @@ fn call(method: &Method, headers: &HeaderMap, body: Body) -> Request<Body> {
 /// Puts a message into the frame of gRPC.
 fn framed(message: &[u8]) -> Result<Bytes, Status> {
     let length = u32::try_from(message.len()).map_err(|_| errors::request_too_large())?;
-    let mut frame = Vec::with_capacity(FRAME_HEAD_BYTES + message.len());
+    let mut frame = Vec::with_capacity(HEAD_BYTES + message.len());
     frame.push(0);
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(message);
@@ -277,14 +276,14 @@ impl Answers {
 
     /// Takes the next message that is whole.
     fn take(&mut self) -> Option<BytesMut> {
-        let head = self.arrived.get(1..FRAME_HEAD_BYTES)?.try_into().ok()?;
+        let head = self.arrived.get(1..HEAD_BYTES)?.try_into().ok()?;
         let length = usize::try_from(u32::from_be_bytes(head)).ok()?;
-        let end = FRAME_HEAD_BYTES + length;
+        let end = HEAD_BYTES + length;
         if self.arrived.len() < end {
             return None;
         }
         let mut message = self.arrived.split_to(end);
-        message.advance(FRAME_HEAD_BYTES);
+        message.advance(HEAD_BYTES);
         Some(message)
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::platform::disk::Map;
+use crate::store::mvcc::KeyRange;
 use crate::store::mvcc::Version;
 use crate::store::mvcc::store::Store;
-use crate::store::mvcc::txn::{Op, Put};
+use crate::store::mvcc::txn::{DeleteRange, Op, Put};
 
 /// So small that a few puts make several blocks and parts.
 pub(crate) const SMALL: Sizes = Sizes { block_bytes: 60, part_bytes: 1_000, part_versions: 20 };
@@ -109,6 +110,28 @@ fn once_more_is_dropped_than_there_is_all_is_written_anew() {
     let left = store.saved().bytes();
     assert_eq!(left, store.view().usage().total_bytes, "of {all} bytes");
     assert!(first.upgrade().is_none(), "a part is mapped that nobody needs");
+}
+
+#[test]
+fn what_is_deleted_and_swept_while_a_checkpoint_is_made_stays_deleted() {
+    let mut store = Store::default();
+    for number in 0..100 {
+        put(&mut store, number, b"value");
+    }
+    let first = save(&store, SMALL);
+    let gone = 7_u32.to_be_bytes();
+    let range = KeyRange::One(&gone[..]);
+    store.op(&Op::DeleteRange(DeleteRange { range, prev_kv: false })).unwrap();
+    put(&mut store, 200, b"value");
+    store.compact(store.view().revision()).unwrap();
+    while store.compact_step(10) {}
+    store.adopt(first);
+    while store.settle_step(3) {}
+    let second = save(&store, SMALL);
+    let head = Head::of(&store.view());
+    let loaded = Store::load(&head, second.parts).unwrap();
+    assert_eq!(loaded.view().get(&gone), None);
+    assert_eq!(loaded.view().keys_count(), 100);
 }
 
 #[test]

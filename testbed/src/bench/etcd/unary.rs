@@ -57,6 +57,7 @@ impl Line {
             _ => Err(format!("refused: {trailers:?}")),
         }
     }
+
     async fn connect(&self) -> Result<SendRequest<Bytes>, String> {
         let io = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
         io.set_nodelay(true).map_err(|error| error.to_string())?;
