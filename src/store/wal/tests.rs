@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::foundation::random::Random;
 use crate::platform::disk::{Disk as _, DiskError, MemoryDisk};
-use crate::store::wal::{Options, Record, Sizes, Wal, WalError};
+use crate::store::wal::{Options, Record, Sizes, Wal, WalError, frame};
 
 const FOLDER: &str = "/member/wal";
 const SMALL: Sizes = Sizes { first_bytes: 512, segment_bytes: 1024 };
@@ -38,6 +38,21 @@ fn words(range: std::ops::Range<u64>) -> Vec<String> {
     range
         .map(|index| format!("{index}:{}", "x".repeat(usize::try_from(index * 7 % 90).unwrap())))
         .collect()
+}
+
+#[test]
+fn what_another_life_of_a_file_left_is_not_read_over_and_over() {
+    let (old, number) = (7, 8);
+    let mut image = frame::header_bytes(number);
+    frame::write(&mut image, number, frame::HEADER_BYTES, frame::HEADER_BYTES, b"new");
+    let end = image.len() as u64;
+    // Each other eight bytes of it look like the length of a megabyte.
+    let body = [&(1_u32 << 20).to_le_bytes()[..], b"valuevaluexx"].concat().repeat(1 << 18);
+    frame::write(&mut image, old, end, frame::HEADER_BYTES, &body);
+    let mut found = Vec::new();
+    let scanned = frame::scan(&image, number, |body| found.push(body.to_vec()));
+    assert_eq!(scanned, frame::Scan { end, closed: false, damaged: false });
+    assert_eq!(found, [b"new"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Reading and writing keys.
 
+use std::time::Duration;
+
 use futures_util::stream;
 use prost::Message as _;
 use tonic::{Code, Request, Response, Status};
@@ -13,6 +15,10 @@ use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::kv_server::Kv;
 use crate::wire::etcd::v3::etcdserverpb::request_op::Request as Op;
 use crate::wire::etcd::v3::etcdserverpb::response_op::Response as OpAnswer;
+
+/// How long memory may take to be freed after a compaction: steps between which batches are applied,
+/// so a million revisions take seconds. Who asked for it and is gone is not waited for.
+const SWEEP: Duration = Duration::from_mins(10);
 
 #[tonic::async_trait]
 impl Kv for Service {
@@ -221,7 +227,7 @@ impl Service {
     async fn swept(&self, revision: i64) -> Result<(), Status> {
         let mut progress = self.member.progress();
         let swept = progress.wait_for(|progress| progress.swept >= revision);
-        match tokio::time::timeout(self.deadline, swept).await {
+        match tokio::time::timeout(SWEEP, swept).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(errors::stopped()),
             Err(_) => Err(errors::timed_out()),
