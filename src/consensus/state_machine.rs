@@ -39,6 +39,13 @@ pub struct Position {
     pub membership: Membership,
 }
 
+impl Position {
+    /// Returns the index of the last entry that was applied; 0 if there is none.
+    fn index(&self) -> u64 {
+        self.applied.map_or(0, |id| id.index)
+    }
+}
+
 /// The machine with its position.
 #[derive(Debug, Default)]
 pub struct Image {
@@ -274,11 +281,11 @@ impl StateMachine {
     /// Returns the index of the last entry that the newest checkpoint has; 0 if there is none.
     pub fn saved_index(&self) -> u64 {
         let newest = self.newest();
-        newest.as_ref().and_then(|(position, _)| position.applied).map_or(0, |id| id.index)
+        newest.as_ref().map_or(0, |(position, _)| position.index())
     }
 
     fn path_at(&self, position: &Position) -> PathBuf {
-        checkpoint::path_of(&self.folder, position.applied.map_or(0, |id| id.index))
+        checkpoint::path_of(&self.folder, position.index())
     }
 
     /// Makes a checkpoint of what is applied now. Returns with it the parts that it does not have.
@@ -331,7 +338,7 @@ fn failed(error: CheckpointError) -> io::Error {
 fn progress(image: &Image) -> Progress {
     let view = image.machine.keys_v3.now();
     Progress {
-        applied: image.position.applied.map_or(0, |id| id.index),
+        applied: image.position.index(),
         keys: image.machine.keys.index(),
         revision: view.revision(),
         compacted: view.compact_revision(),

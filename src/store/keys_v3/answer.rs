@@ -71,7 +71,8 @@ pub fn counted<V>(result: &RangeResult<V>) -> pb::RangeResponse {
     pb::RangeResponse { more: result.more, count: count(result.count), ..Default::default() }
 }
 
-fn key_value(version: &Version) -> mvccpb::KeyValue {
+/// Shows one version of a key.
+pub(crate) fn key_value(version: &Version) -> mvccpb::KeyValue {
     let fields = version.fields();
     mvccpb::KeyValue {
         key: fields.key.to_vec(),

@@ -525,18 +525,17 @@ fn fill(file: &dyn DiskFile, start: u64, end: u64) -> io::Result<()> {
 /// Has zeros from `start` to `end`, writing only where there are none: most of a tail is as it was
 /// made.
 fn clear(file: &dyn DiskFile, start: u64, end: u64) -> io::Result<()> {
-    let there = file.len()?.min(end);
     let mut piece = vec![0; ZEROS_BYTES];
     let mut at = start;
-    while at < there {
-        let bytes = usize::try_from(there - at).unwrap_or(usize::MAX).min(piece.len());
+    while at < end {
+        let bytes = usize::try_from(end - at).unwrap_or(usize::MAX).min(piece.len());
         file.read_at(at, &mut piece[..bytes])?;
         if piece[..bytes].iter().any(|byte| *byte != 0) {
             fill(file, at, at + bytes as u64)?;
         }
         at += bytes as u64;
     }
-    fill(file, at, end)
+    Ok(())
 }
 
 /// Finds the end of the bytes that are not zero, which is where the planted mistake goes on.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::foundation::random::Random;
 use crate::platform::disk::{Disk as _, DiskError, MemoryDisk};
-use crate::store::wal::{Options, Record, Sizes, Wal, WalError, frame};
+use crate::store::wal::{Options, Record, Sizes, SpareMaker, Wal, WalError, frame};
 
 const FOLDER: &str = "/member/wal";
 const SMALL: Sizes = Sizes { first_bytes: 512, segment_bytes: 1024 };
@@ -55,19 +55,24 @@ fn what_another_life_of_a_file_left_is_not_read_over_and_over() {
     assert_eq!(found, [b"new"]);
 }
 
+/// Writes words until a spare is needed; returns what makes it, and how many words there are.
+fn until_a_spare_is_needed(wal: &mut Wal) -> (SpareMaker, u64) {
+    let mut count = 0;
+    loop {
+        write(wal, &words(count..count + 1));
+        count += 1;
+        if let Some(maker) = wal.needs_spare() {
+            return (maker, count);
+        }
+    }
+}
+
 #[test]
 fn a_spare_segment_is_made_ahead_and_used() {
     let disk = disk(1);
     let (mut wal, _) = open(&disk).unwrap();
     assert!(wal.needs_spare().is_none(), "there is time");
-    let mut next = 0;
-    let maker = loop {
-        write(&mut wal, &words(next..next + 1));
-        next += 1;
-        if let Some(maker) = wal.needs_spare() {
-            break maker;
-        }
-    };
+    let (maker, mut next) = until_a_spare_is_needed(&mut wal);
     let spare = maker.make().unwrap();
     wal.add_spare(spare.clone());
     assert!(wal.needs_spare().is_none(), "there is one");
@@ -89,14 +94,7 @@ fn a_spare_segment_that_was_not_finished_leaves_nothing_and_takes_no_room() {
         for crashed in [false, true] {
             let disk = disk(operations);
             let (mut wal, _) = open(&disk).unwrap();
-            let mut next = 0;
-            let maker = loop {
-                write(&mut wal, &words(next..next + 1));
-                next += 1;
-                if let Some(maker) = wal.needs_spare() {
-                    break maker;
-                }
-            };
+            let (maker, next) = until_a_spare_is_needed(&mut wal);
             wal.sync().unwrap();
             disk.fail_after(operations, DiskError::Full);
             let made = maker.make().is_ok();

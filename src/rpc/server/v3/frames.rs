@@ -139,8 +139,9 @@ impl Frames {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::store::keys_v3::answer::key_value;
     use crate::store::mvcc::events::FollowBudget;
-    use crate::store::mvcc::{DeleteRange, EventFilter, KeyRange, Op, Put, Store, Version};
+    use crate::store::mvcc::{DeleteRange, EventFilter, KeyRange, Op, Put, Store};
     use crate::wire::etcd::v3::mvccpb;
 
     /// Reads what was made.
@@ -163,22 +164,11 @@ pub(super) mod tests {
 
     fn shown(event: &Event, prev_kv: bool) -> mvccpb::Event {
         use mvccpb::event::EventType;
-        let kv = |version: &Version| {
-            let fields = version.fields();
-            mvccpb::KeyValue {
-                key: fields.key.to_vec(),
-                create_revision: fields.create_revision,
-                mod_revision: fields.mod_revision,
-                version: fields.version,
-                value: fields.value.to_vec(),
-                lease: fields.lease,
-            }
-        };
         let deleted = event.version().is_tombstone();
         mvccpb::Event {
             r#type: (if deleted { EventType::Delete } else { EventType::Put }).into(),
-            kv: Some(kv(event.version())),
-            prev_kv: event.prev().filter(|_| prev_kv).map(kv),
+            kv: Some(key_value(event.version())),
+            prev_kv: event.prev().filter(|_| prev_kv).map(key_value),
         }
     }
 

@@ -12,11 +12,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use crate::bench::etcd::rows::VALUE_BYTES;
-
-/// Bytes that a stream's sender may be ahead of its receiver: as the store has it.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// The same for all streams of a connection.
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+use crate::bench::etcd::unary::{CONNECTION_WINDOW_BYTES, WINDOW_BYTES};
 
 /// Serves at an address until the process is ended.
 pub(crate) fn serve(address: SocketAddrV4) -> Result<(), LabError> {
@@ -25,7 +21,7 @@ pub(crate) fn serve(address: SocketAddrV4) -> Result<(), LabError> {
     let runtime = tokio::runtime::Runtime::new().map_err(failed)?;
     let served = Server::builder()
         .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .add_service(KvServer::new(Nothing))
         .serve(address.into());

@@ -16,10 +16,10 @@ use prost::Message;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
-/// Bytes that an answer may be ahead of who reads it.
-const WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes that an answer may be ahead of who reads it, here and as the store has it.
+pub(super) const WINDOW_BYTES: u32 = 1 << 20;
 /// The same for all answers of a connection.
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// What stands before a message: whether it is compressed, and its length.
 const HEAD_BYTES: usize = 5;
 
