@@ -23,6 +23,7 @@ use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Accepted, Incoming, Io};
 use crate::rpc::server::first_word;
 use crate::rpc::server::together::{self, Asked, Behind};
+use crate::rpc::server::v3::listed::PIECE_BYTES;
 
 /// How long a client may take to send a request's head, and may idle between two: who sends it byte
 /// by byte has no more time.
@@ -221,6 +222,7 @@ async fn connection_of_streams(io: Box<dyn Io>, router: impl Answers, stop: Canc
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_send_buf_size(PIECE_BYTES)
         .keep_alive_interval(SILENCE)
         .keep_alive_timeout(SIGN_OF_LIFE);
     let io = TokioIo::new(behind.clone());

@@ -18,6 +18,7 @@ mod frames;
 mod gateway;
 pub mod kv;
 pub mod lease;
+pub mod listed;
 pub mod maintenance;
 mod objects;
 mod unserved;
@@ -43,6 +44,7 @@ use crate::consensus::Member;
 use crate::foundation::limits::{GRPC_OVERHEAD_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::foundation::random::Random;
 use crate::rpc::server::v3::calls::{Answered, Calls};
+use crate::rpc::server::v3::listed::Readers;
 use crate::wire::etcd::v3::etcdserverpb as pb;
 
 /// Longest message that is read, in bytes.
@@ -67,6 +69,8 @@ pub struct Service {
     pub election: Duration,
     /// Ends streams when the server stops.
     pub stop: CancellationToken,
+    /// The long answers that are being sent; somebody has to watch them.
+    pub readers: Arc<Readers>,
 }
 
 /// A stream of answers.

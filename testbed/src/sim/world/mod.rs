@@ -241,7 +241,9 @@ async fn start(
         deadline: DEADLINE,
         election,
         stop: tasks.stopping(),
+        readers: Arc::default(),
     };
+    grpc.readers.watch(&tasks);
     let service = Service {
         member: member.clone(),
         clock,
