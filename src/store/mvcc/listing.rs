@@ -7,10 +7,10 @@
 //! ```
 
 use crate::store::mvcc::error::MvccError;
-use crate::store::mvcc::key_range::KeyRange;
 use crate::store::mvcc::range::{Range, field_bytes, put_kv};
+use crate::store::mvcc::tree::Live;
 use crate::store::mvcc::version::Version;
-use crate::store::mvcc::view::View;
+use crate::store::mvcc::view::{NEWEST, View};
 
 /// A range that is being encoded.
 #[derive(Debug)]
@@ -33,9 +33,23 @@ impl Range<'_> {
 }
 
 impl Listing {
-    /// Begins to encode a range that is listed: counts its keys and bytes.
+    /// Begins to encode a range that is listed: counts its keys and bytes, of all that is newest in
+    /// the time of two look-ups.
     pub fn new(view: View, query: &Range<'_>) -> Result<Self, MvccError> {
         let at = view.readable(query.revision)?;
+        let from = query.range.start().into();
+        if at == NEWEST && query.limit == 0 {
+            let Live { count, bytes } = view.newest(query.range);
+            return Ok(Self {
+                view,
+                at,
+                from,
+                keys_left: count,
+                bytes_left: bytes,
+                count,
+                more: false,
+            });
+        }
         let keys_max = if query.limit == 0 { usize::MAX } else { query.limit };
         let mut seen = view.seen(query.range, at);
         let (mut keys, mut bytes) = (0, 0);
@@ -47,7 +61,6 @@ impl Listing {
         let more = seen.next().is_some();
         drop(seen);
         let count = if more { view.count(query.range, at) } else { keys };
-        let from = query.range.start().into();
         Ok(Self { view, at, from, keys_left: keys, bytes_left: bytes, count, more })
     }
 
@@ -72,7 +85,8 @@ impl Listing {
         let Self { view, at, from, .. } = self;
         let mut last: Option<&Version> = None;
         // Every key from there on was in the range when they were counted, so none is looked at.
-        for version in view.seen(KeyRange::From(from), *at).take(self.keys_left) {
+        let seen = view.keys.iter_from(from).filter_map(|record| record.live_at(*at));
+        for version in seen.take(self.keys_left) {
             let bytes = field_bytes(version);
             if out.len() + bytes > bytes_max && last.is_some() {
                 break;
@@ -91,6 +105,7 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::mvcc::key_range::KeyRange;
     use crate::store::mvcc::store::Store;
     use crate::store::mvcc::txn::{DeleteRange, Op, Put};
     use proptest::prelude::*;
