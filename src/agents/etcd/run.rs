@@ -168,7 +168,7 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
     });
     grpc.readers.watch(&servers);
     for incoming in clients {
-        let answers = v3::Beside::new(grpc.clone(), keys_v2::router(service.clone()));
+        let answers = v3::Beside::new(grpc.clone(), service.clone());
         listen::serve_both(incoming, answers, &places, &servers);
     }
     publish(&config, &member, &tasks, ready);
