@@ -156,7 +156,10 @@ impl<V: std::borrow::Borrow<Version>> RangeResult<V> {
 
 /// Appends a key with its value as a `RangeResponse` has it.
 pub(super) fn put_kv(version: &Version, out: &mut Vec<u8>) {
-    wire::put_field(out, KVS, &[version.encoded()]);
+    let encoded = version.encoded();
+    out.push(KVS);
+    wire::put_varint(out, encoded.len() as u64);
+    out.extend_from_slice(encoded);
 }
 
 /// Returns how many bytes [`put_kv`] appends.
