@@ -76,16 +76,32 @@ pub enum Outcome {
 
 impl From<&NodeView> for keys_v2::Node {
     fn from(view: &NodeView) -> Self {
+        view.clone().into()
+    }
+}
+
+impl From<NodeView> for keys_v2::Node {
+    fn from(view: NodeView) -> Self {
         Self {
             // The root says nothing about itself but that it is a directory.
-            key: if view.key == "/" { String::new() } else { view.key.clone() },
-            value: view.value.clone(),
+            key: if view.key == "/" { String::new() } else { view.key },
+            value: view.value,
             dir: view.dir,
             expiration: view.expires.map(Timestamp::rfc3339),
             ttl: view.ttl,
-            nodes: view.nodes.iter().map(Self::from).collect(),
+            nodes: view.nodes.into_iter().map(Self::from).collect(),
             modified_index: view.modified,
             created_index: view.created,
+        }
+    }
+}
+
+impl From<Event> for keys_v2::Event {
+    fn from(event: Event) -> Self {
+        Self {
+            action: event.action,
+            node: Some(event.node.into()),
+            prev_node: event.prev.map(Into::into),
         }
     }
 }

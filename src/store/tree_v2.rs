@@ -151,17 +151,17 @@ impl TreeV2 {
         now: Timestamp,
     ) -> Result<Event, Refusal> {
         let before = match self.find(&put.path) {
-            Ok(record) => Some(record.clone()),
+            Ok(record) => Some(record),
             Err(refusal) if put.refresh || refusal.code != Code::KeyNotFound => {
                 return Err(refusal);
             }
             Err(_) => None,
         };
-        if before.as_ref().is_some_and(|record| record.value.is_none()) {
+        if before.is_some_and(|record| record.value.is_none()) {
             return Err(self.refuse(Code::NotFile, &put.path));
         }
-        let prev = before.as_ref().map(|record| view(&put.path, record, now));
-        let kept = before.filter(|_| put.refresh).and_then(|record| record.value);
+        let prev = before.map(|record| view(&put.path, record, now));
+        let kept = before.filter(|_| put.refresh).and_then(|record| record.value.clone());
         let value = kept.or_else(|| (!put.dir).then(|| put.value.clone()));
         let node = self.place(&put.path, value, expires, now)?;
         Ok(Event { action: Action::Set, node, prev, refresh: put.refresh })
@@ -309,11 +309,17 @@ impl TreeV2 {
     }
 
     fn replace(&mut self, path: &str, record: Record) {
-        self.forget(path);
-        if let Some(at) = record.expires {
+        let expires = record.expires;
+        let before = match self.records.get_mut(path) {
+            Some(found) => std::mem::replace(found, record).expires,
+            None => self.records.insert(path.to_owned(), record).and_then(|record| record.expires),
+        };
+        if let Some(at) = before {
+            self.expiries.remove(&(at, path.to_owned()));
+        }
+        if let Some(at) = expires {
             self.expiries.insert((at, path.to_owned()));
         }
-        self.records.insert(path.to_owned(), record);
     }
 
     fn forget(&mut self, path: &str) {

@@ -164,9 +164,11 @@ pub async fn run(config: Config, world: World, stop: CancellationToken) -> Resul
         deadline: config.request_deadline(),
         election: Duration::from_millis(config.election_ms),
         stop: servers.stopping(),
+        readers: Arc::default(),
     });
+    grpc.readers.watch(&servers);
     for incoming in clients {
-        let answers = v3::Beside::new(grpc.clone(), keys_v2::router(service.clone()));
+        let answers = v3::Beside::new(grpc.clone(), service.clone());
         listen::serve_both(incoming, answers, &places, &servers);
     }
     publish(&config, &member, &tasks, ready);

@@ -2,10 +2,13 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
+/// As many as an answer mostly has, all together.
+const HEADERS: usize = 12;
 pub(super) const JSON: &str = "application/json";
+const CLUSTER: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 /// Plain text, as Go calls it.
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -25,13 +28,14 @@ pub(super) fn answer(
 /// Makes an answer without a body.
 pub(super) fn empty(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());
+    *response.headers_mut() = HeaderMap::with_capacity(HEADERS);
     *response.status_mut() = status;
     response
 }
 
 /// Makes an answer of JSON.
-pub fn json_answer(status: StatusCode, body: &str) -> Response {
-    answer(status, JSON, body.to_owned())
+pub fn json_answer(status: StatusCode, body: impl Into<String>) -> Response {
+    answer(status, JSON, body.into())
 }
 
 /// Makes an answer of plain text.
@@ -70,7 +74,7 @@ pub(super) fn only(
 
 /// Refuses with a message, as everything beside the keys does.
 pub(super) fn message(status: StatusCode, text: &str) -> Response {
-    json_answer(status, &json!({ "message": text }).to_string())
+    json_answer(status, json!({ "message": text }).to_string())
 }
 
 /// Writes plain data.
@@ -78,8 +82,15 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("plain data always encodes")
 }
 
+/// Writes plain data, and ends the line.
+pub(super) fn to_line(value: &impl serde::Serialize) -> String {
+    let mut line = to_json(value);
+    line.push('\n');
+    line
+}
+
 /// Says which cluster answers.
 pub(super) fn set_cluster(response: &mut Response, cluster: u64) {
     let id = HeaderValue::try_from(format!("{cluster:x}"));
-    response.headers_mut().insert("x-etcd-cluster-id", id.unwrap_or(HeaderValue::from_static("0")));
+    response.headers_mut().insert(CLUSTER, id.unwrap_or(HeaderValue::from_static("0")));
 }

@@ -37,7 +37,7 @@ pub(super) fn vars(member: &Member) -> Response {
         ),
     ];
     let lines: Vec<_> = vars.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
-    json_answer(StatusCode::OK, &format!("{{\n{}\n}}\n", lines.join(",\n")))
+    json_answer(StatusCode::OK, format!("{{\n{}\n}}\n", lines.join(",\n")))
 }
 
 /// Answers `/config/local/log`.

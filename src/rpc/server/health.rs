@@ -52,7 +52,7 @@ pub async fn answer(member: &Member, path: &str, method: &Method, query: Option<
         return checked(member, &checks, &query).await;
     }
     match unhealthy(member, &query).await {
-        None => json_answer(StatusCode::OK, &said("true", "")),
+        None => json_answer(StatusCode::OK, said("true", "")),
         Some(reason) => unavailable(&said("false", &reason)),
     }
 }

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::Member;
@@ -18,7 +18,7 @@ use crate::consensus::proposer::ProposeError;
 use crate::foundation::clock::Clock;
 use crate::foundation::metrics::Inside;
 use crate::rpc::server::access::Access;
-use crate::rpc::server::answer::{self, JSON, json_answer, message, set_cluster, text, to_json};
+use crate::rpc::server::answer::{self, JSON, json_answer, message, set_cluster, text, to_line};
 use crate::rpc::server::health;
 use crate::rpc::server::params::{self, Asked, Params};
 use crate::rpc::server::{body, debug, form, members_v2, metrics, stats_v2};
@@ -34,10 +34,15 @@ pub const SERVER_VERSION: &str = "3.5.30";
 /// The version of the cluster's API.
 pub const CLUSTER_VERSION: &str = "3.5.0";
 
-const CORS: [(&str, &str); 2] = [
-    ("access-control-allow-headers", "accept, content-type, authorization"),
-    ("access-control-allow-methods", "POST, GET, OPTIONS, PUT, DELETE"),
+/// The folder of the keys.
+const KEYS: &str = "/v2/keys";
+const CORS: [(HeaderName, &str); 2] = [
+    (header::ACCESS_CONTROL_ALLOW_HEADERS, "accept, content-type, authorization"),
+    (header::ACCESS_CONTROL_ALLOW_METHODS, "POST, GET, OPTIONS, PUT, DELETE"),
 ];
+const INDEX: HeaderName = HeaderName::from_static("x-etcd-index");
+const RAFT_INDEX: HeaderName = HeaderName::from_static("x-raft-index");
+const RAFT_TERM: HeaderName = HeaderName::from_static("x-raft-term");
 const STRANGE_HOST: &str =
     "this name is not one under which this member may be called; add it to --host-whitelist\n";
 
@@ -62,23 +67,25 @@ pub fn router(service: Service) -> Router {
 }
 
 async fn handle(State(service): State<Service>, request: Request<Body>) -> Response {
-    if !service.access.allows_host(&request) {
-        return answer::plainly(StatusCode::MISDIRECTED_REQUEST, STRANGE_HOST);
+    service.answer(request).await
+}
+
+/// Opens an answer to pages of an origin, if to any.
+fn open_to(origin: Option<HeaderValue>, response: &mut Response) {
+    let Some(origin) = origin else { return };
+    let headers = response.headers_mut();
+    for (name, value) in CORS {
+        headers.insert(name, HeaderValue::from_static(value));
     }
-    let origin = service.access.origin(&request);
-    let mut response = if request.method() == Method::OPTIONS {
-        answer::empty(StatusCode::OK)
-    } else {
-        service.route(request).await
-    };
-    if let Some(origin) = origin {
-        let headers = response.headers_mut();
-        for (name, value) in CORS {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    }
-    response
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+}
+
+/// Tells whether a request is about keys, and of a method that needs no router: only for what a
+/// `HEAD` and an unknown method are answered the router knows more.
+pub(super) fn is_about_keys<B>(request: &Request<B>) -> bool {
+    let known =
+        matches!(*request.method(), Method::GET | Method::PUT | Method::POST | Method::DELETE);
+    known && request.uri().path().strip_prefix(KEYS).is_some_and(is_below)
 }
 
 /// Returns the router of an address that serves the metrics alone.
@@ -99,13 +106,50 @@ pub fn version() -> String {
 }
 
 impl Service {
+    /// Answers a request.
+    pub(super) async fn answer(&self, request: Request<Body>) -> Response {
+        if !self.access.allows_host(&request) {
+            return answer::plainly(StatusCode::MISDIRECTED_REQUEST, STRANGE_HOST);
+        }
+        let origin = self.access.origin(&request);
+        let mut response = if request.method() == Method::OPTIONS {
+            answer::empty(StatusCode::OK)
+        } else {
+            self.route(request).await
+        };
+        open_to(origin, &mut response);
+        response
+    }
+
+    /// Answers a request to read keys as this member has them now; `None` for any other, and for one
+    /// that is refused before it comes to that.
+    pub(super) fn answer_at_once<B>(&self, request: &Request<B>) -> Option<Response> {
+        let path = request.uri().path();
+        let key = path.strip_prefix(KEYS).filter(|rest| is_below(rest))?;
+        let asks = request.method() == Method::GET && form::is_path(path);
+        if !asks || !self.access.allows_host(request) {
+            return None;
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let params = Params::parse(b"", query.as_bytes()).ok()?;
+        let key = params::key_path(key);
+        match params::parse(params::Method::Get, &key, params) {
+            Ok(Asked::Get { recursive, quorum: false }) => {
+                let mut response = self.get(&key, recursive);
+                open_to(self.access.origin(request), &mut response);
+                Some(response)
+            }
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     async fn route(&self, request: Request<Body>) -> Response {
         let path = request.uri().path().to_owned();
         if !form::is_path(&path) {
             return text(StatusCode::BAD_REQUEST, "400 Bad Request");
         }
         let below = |folder| path.strip_prefix(folder).filter(|rest| is_below(rest));
-        if let Some(key) = below("/v2/keys") {
+        if let Some(key) = below(KEYS) {
             return self.keys(&params::key_path(key), request).await;
         }
         if let Some(rest) = below("/v2/members") {
@@ -127,7 +171,7 @@ impl Service {
             "/config/local/log" => debug::log(request).await,
             "/v2/machines" => members_v2::machines(&self.member, method),
             "/version" => {
-                answer::only(&Method::GET, method, || json_answer(StatusCode::OK, &version()))
+                answer::only(&Method::GET, method, || json_answer(StatusCode::OK, version()))
             }
             path if health::serves(path) => {
                 health::answer(&self.member, path, method, request.uri().query()).await
@@ -170,7 +214,7 @@ impl Service {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let form = matches!(method, params::Method::Put | params::Method::Post);
         let bytes = if form { form_body(request).await? } else { Bytes::new() };
-        params::parse(method, key, &Params::parse(&bytes, query.as_bytes())?)
+        params::parse(method, key, Params::parse(&bytes, query.as_bytes())?)
     }
 
     /// Tells whether a local read is not stale now.
@@ -185,7 +229,7 @@ impl Service {
             self.member.read(|machine| (machine.keys.get(key, depth, now), machine.keys.index()));
         self.member.figures().keys.count(Deed::Get, found.is_ok());
         match found {
-            Ok(event) => self.event(StatusCode::OK, index, &(&event).into()),
+            Ok(event) => self.event(StatusCode::OK, index, &event.into()),
             Err(refusal) => self.refuse(&refusal),
         }
     }
@@ -235,7 +279,7 @@ impl Service {
     }
 
     fn event(&self, status: StatusCode, index: u64, event: &keys_v2::Event) -> Response {
-        let mut response = json_answer(status, &format!("{}\n", to_json(event)));
+        let mut response = json_answer(status, to_line(event));
         self.position(&mut response, index);
         response
     }
@@ -244,17 +288,17 @@ impl Service {
     fn position(&self, response: &mut Response, index: u64) {
         let status = self.member.status();
         let headers = response.headers_mut();
-        headers.insert("x-etcd-index", index.into());
-        headers.insert("x-raft-index", status.applied.into());
-        headers.insert("x-raft-term", status.term.into());
+        headers.insert(INDEX, index.into());
+        headers.insert(RAFT_INDEX, status.applied.into());
+        headers.insert(RAFT_TERM, status.term.into());
         set_cluster(response, self.member.cluster());
     }
 
     fn refuse(&self, refusal: &Refusal) -> Response {
         let error = keys_v2::KeysError::from(refusal);
         let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-        let mut response = json_answer(status, &format!("{}\n", to_json(&error)));
-        response.headers_mut().insert("x-etcd-index", refusal.index.into());
+        let mut response = json_answer(status, to_line(&error));
+        response.headers_mut().insert(INDEX, refusal.index.into());
         set_cluster(&mut response, self.member.cluster());
         response
     }
@@ -341,7 +385,7 @@ impl Watch {
                 Ok(Some(event)) => {
                     self.next = event.index() + 1;
                     self.over = !self.stream;
-                    return Some(format!("{}\n", to_json(&keys_v2::Event::from(&*event))).into());
+                    return Some(to_line(&keys_v2::Event::from(&*event)).into());
                 }
                 Ok(None) => {}
                 // A reader that is this slow starts over, as one that etcd dropped.
@@ -354,6 +398,121 @@ impl Watch {
                 () = self.service.stop.cancelled() => return None,
                 changed = progress.wait_for(|progress| progress.keys > seen) => changed.ok().map(drop)?,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tower_service::Service as _;
+
+    use super::*;
+    use crate::consensus::identity::Cluster;
+    use crate::consensus::log_store::WriterKind;
+    use crate::consensus::member::{Options, Seams};
+    use crate::foundation::clock::{ManualClock, Timestamp};
+    use crate::foundation::random::Random;
+    use crate::platform::disk::MemoryDisk;
+    use crate::platform::net::MemoryNet;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// A member that is alone.
+    async fn service() -> Service {
+        let cluster = Cluster::parse("one=http://localhost:1", "test").unwrap();
+        let mut options = Options::new(cluster.named("one").unwrap(), cluster, "/data".into());
+        options.writer = WriterKind::Task;
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::from_secs(1_000)));
+        let seams = Seams {
+            net: Arc::new(MemoryNet::default()),
+            disk: Arc::new(MemoryDisk::new(Random::seeded(1), 0)),
+            clock: clock.clone(),
+            random: Arc::new(Random::seeded(2)),
+        };
+        let member = Member::start(options, seams).await.unwrap();
+        let (access, stop) = (Access::default(), CancellationToken::new());
+        Service { member, clock, deadline: DEADLINE, access, stop }
+    }
+
+    fn request(method: Method, path: &str) -> Request<Body> {
+        Request::builder().method(method).uri(path).header("host", "a").body(Body::empty()).unwrap()
+    }
+
+    /// All that is said, but for the length, which only the router adds by itself.
+    async fn said(response: Response) -> (StatusCode, Vec<(String, HeaderValue)>, Bytes) {
+        let (mut head, body) = response.into_parts();
+        head.headers.remove(header::CONTENT_LENGTH);
+        let headers = head.headers.iter();
+        let headers = headers.map(|(name, value)| (name.as_str().to_owned(), value.clone()));
+        (head.status, headers.collect(), body.collect().await.unwrap().to_bytes())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_read_at_once_as_the_router_has_them_read() {
+        let mut service = service().await;
+        for path in ["/v2/keys/a/b%20c?value=1", "/v2/keys/a/d/e?value=%22&ttl=100"] {
+            assert_eq!(service.answer(request(Method::PUT, path)).await.status(), 201, "{path}");
+        }
+        service.access.origins = vec!["http://a".to_owned()];
+        let mut router = router(service.clone());
+        for path in [
+            "/v2/keys",
+            "/v2/keys/",
+            "/v2/keys/a?recursive=true",
+            "/v2/keys//a/./b%20c/",
+            "/v2/keys/a/d/e?quorum=false&sorted=true",
+            "/v2/keys/none",
+            "/v2/keys/a/b%20c/none",
+        ] {
+            for origin in ["http://a", "http://b"] {
+                let asked = || {
+                    let mut asked = request(Method::GET, path);
+                    asked.headers_mut().insert(header::ORIGIN, HeaderValue::from_static(origin));
+                    asked
+                };
+                let at_once = service.answer_at_once(&asked()).unwrap();
+                let by_router = router.call(asked()).await.unwrap();
+                assert_eq!(said(at_once).await, said(by_router).await, "{path} for {origin}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_to_wait_or_is_refused_is_not_answered_at_once() {
+        let mut service = service().await;
+        for path in [
+            "/v2/keys/a?wait=true",
+            "/v2/keys/a?quorum=true",
+            "/v2/keys/a?recursive=x",
+            "/v2/keys/a?b=%zz",
+            "/v2/keys/%",
+            "/v2/keysa",
+            "/version",
+        ] {
+            assert!(service.answer_at_once(&request(Method::GET, path)).is_none(), "{path}");
+        }
+        for method in [Method::HEAD, Method::PUT, Method::POST, Method::DELETE, Method::OPTIONS] {
+            assert!(service.answer_at_once(&request(method, "/v2/keys/a")).is_none());
+        }
+        assert!(service.answer_at_once(&request(Method::GET, "/v2/keys/a")).is_some());
+        service.access.hosts = vec!["b".to_owned()];
+        assert!(service.answer_at_once(&request(Method::GET, "/v2/keys/a")).is_none());
+    }
+
+    #[test]
+    fn only_what_needs_no_router_goes_without() {
+        for (method, path, about_keys) in [
+            (Method::GET, "/v2/keys", true),
+            (Method::PUT, "/v2/keys/a", true),
+            (Method::DELETE, "/v2/keys/a?x", true),
+            (Method::POST, "/v2/keys/", true),
+            (Method::HEAD, "/v2/keys/a", false),
+            (Method::OPTIONS, "/v2/keys/a", false),
+            (Method::GET, "/v2/keysa", false),
+            (Method::GET, "/", false),
+        ] {
+            assert_eq!(is_about_keys(&request(method, path)), about_keys, "{path}");
         }
     }
 }

@@ -3,10 +3,14 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
+use futures_util::future;
+use futures_util::task::{ArcWake, AtomicWaker, waker_ref};
 use http::Request;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,8 +25,10 @@ use crate::foundation::limits::{
 };
 use crate::foundation::tasks::Tasks;
 use crate::platform::net::{Accepted, Incoming, Io};
+use crate::rpc::server::deadlines::Deadlines;
 use crate::rpc::server::first_word;
 use crate::rpc::server::together::{self, Asked, Behind};
+use crate::rpc::server::v3::listed::PIECE_BYTES;
 
 /// How long a client may take to send a request's head, and may idle between two: who sends it byte
 /// by byte has no more time.
@@ -205,7 +211,7 @@ pub async fn connection(io: Box<dyn Io>, router: impl Answers, stop: Cancellatio
     // Scripts look for `X-Etcd-Index`, spelled like that.
     builder
         .title_case_headers(true)
-        .timer(TokioTimer::new())
+        .timer(Deadlines::default())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(HEAD_BYTES_MAX);
     let served = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
@@ -221,6 +227,7 @@ async fn connection_of_streams(io: Box<dyn Io>, router: impl Answers, stop: Canc
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .max_send_buf_size(PIECE_BYTES)
         .keep_alive_interval(SILENCE)
         .keep_alive_timeout(SIGN_OF_LIFE);
     let io = TokioIo::new(behind.clone());
@@ -237,20 +244,48 @@ async fn until_done<C>(
 ) where
     C: Future<Output = hyper::Result<()>>,
 {
-    let ended = tokio::select! {
-        biased;
-        () = stop.cancelled() => {
-            shut_down(served.as_mut());
-            match tokio::time::timeout(LAST_ANSWERS, served.as_mut()).await {
-                Ok(ended) => ended,
-                // Who takes no answers is not waited for.
-                Err(_) => return,
+    let mut ended = unless_stopped(served.as_mut(), &stop).await;
+    if ended.is_none() {
+        shut_down(served.as_mut());
+        // Who takes no answers is not waited for.
+        ended = tokio::time::timeout(LAST_ANSWERS, served.as_mut()).await.ok();
+    }
+    if let Some(Err(error)) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Waits for `work`; `None` on `stop`. All connections have one `stop`, and a look at it takes two
+/// locks: so it is looked at only when it wakes, which it does by a waker of its own.
+async fn unless_stopped<W>(mut work: Pin<&mut W>, stop: &CancellationToken) -> Option<W::Output>
+where
+    W: Future,
+{
+    let mut stopped = std::pin::pin!(stop.cancelled());
+    let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
+    future::poll_fn(|context| {
+        bell.task.register(context.waker());
+        if bell.rung.swap(false, Ordering::SeqCst) {
+            let bell = waker_ref(&bell);
+            if stopped.as_mut().poll(&mut Context::from_waker(&bell)).is_ready() {
+                return Poll::Ready(None);
             }
         }
-        ended = served.as_mut() => ended,
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended");
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+/// What one future wakes its task by.
+struct Bell {
+    rung: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl ArcWake for Bell {
+    fn wake_by_ref(bell: &Arc<Self>) {
+        bell.rung.store(true, Ordering::SeqCst);
+        bell.task.wake();
     }
 }
 
@@ -347,6 +382,32 @@ mod tests {
         io.read_to_end(&mut answer).await.unwrap();
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_stopped_is_not_waited_for_whenever_that_is() {
+        for late in [Duration::ZERO, Duration::from_secs(1)] {
+            let stop = CancellationToken::new();
+            let turns = std::cell::Cell::new(0);
+            if late.is_zero() {
+                stop.cancel();
+            }
+            let busy = std::pin::pin!(async {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    turns.set(turns.get() + 1);
+                }
+            });
+            let stopping = async {
+                tokio::time::sleep(late).await;
+                stop.cancel();
+            };
+            let (ended, ()) = tokio::join!(unless_stopped(busy, &stop), stopping);
+            assert_eq!((ended, turns.get()), (None::<()>, late.as_millis() / 300));
+        }
+        let stop = CancellationToken::new();
+        let done = std::pin::pin!(async { 7 });
+        assert_eq!(unless_stopped(done, &stop).await, Some(7));
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::consensus::Member;
 use crate::rpc::server::answer::{
-    JSON, json_answer, message, not_allowed, plainly, set_cluster, text, to_json,
+    JSON, json_answer, message, not_allowed, plainly, set_cluster, text, to_line,
 };
 use crate::rpc::server::body;
 
@@ -94,13 +94,13 @@ fn look(member: &Member, rest: &str) -> Response {
     match rest {
         "" => {
             let list = MemberList { members: member_list(member) };
-            json_answer(StatusCode::OK, &format!("{}\n", to_json(&list)))
+            json_answer(StatusCode::OK, to_line(&list))
         }
         "leader" => {
             let leader = member.status().leader.map(|id| format!("{id:x}"));
             let known = member_list(member);
             match known.into_iter().find(|member| Some(&member.id) == leader.as_ref()) {
-                Some(member) => json_answer(StatusCode::OK, &format!("{}\n", to_json(&member))),
+                Some(member) => json_answer(StatusCode::OK, to_line(&member)),
                 None => message(StatusCode::SERVICE_UNAVAILABLE, "During election"),
             }
         }

@@ -11,6 +11,7 @@
 pub mod access;
 pub mod answer;
 mod body;
+mod deadlines;
 mod debug;
 mod first_word;
 mod form;

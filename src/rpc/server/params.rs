@@ -54,6 +54,12 @@ impl Params {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// Takes a parameter that nothing else asks for.
+    fn take(&mut self, name: &str) -> String {
+        let found = self.0.iter_mut().find(|(known, _)| known == name);
+        found.map(|(_, value)| std::mem::take(value)).unwrap_or_default()
+    }
+
     fn flag(&self, name: &str) -> Result<bool, Refusal> {
         let wrong = || refuse(Code::InvalidField, format!("invalid value for \"{name}\""));
         Ok(self.maybe_flag(name).map_err(|NeitherTrueNorFalse| wrong())?.unwrap_or_default())
@@ -132,7 +138,7 @@ pub enum Method {
 
 /// Reads a request; `path` is clean. Every parameter is looked at, in etcd's order, whatever the
 /// method is.
-pub fn parse(method: Method, path: &str, params: &Params) -> Result<Asked, Refusal> {
+pub fn parse(method: Method, path: &str, mut params: Params) -> Result<Asked, Refusal> {
     let prev_index = params.index("prevIndex")?;
     let wait_index = params.index("waitIndex")?;
     let recursive = params.flag("recursive")?;
@@ -150,8 +156,7 @@ pub fn parse(method: Method, path: &str, params: &Params) -> Result<Asked, Refus
     let ttl = params.ttl()?;
     let prev_exist = params.choice("prevExist")?;
     let refresh = params.refresh(ttl)?;
-    let path = path.to_owned();
-    let value = params.get("value").unwrap_or_default().to_owned();
+    let mut written = || (path.to_owned(), params.take("value"));
     let command = match method {
         // As etcd: who asks a quorum is answered at once.
         Method::Get if wait && !quorum => {
@@ -160,9 +165,15 @@ pub fn parse(method: Method, path: &str, params: &Params) -> Result<Asked, Refus
         }
         Method::Get => return Ok(Asked::Get { recursive, quorum }),
         Method::Head => return Ok(Asked::Get { recursive, quorum: false }),
-        Method::Delete => Command::Delete(Delete { path, dir, recursive, compare }),
-        Method::Post => Command::Append { path, value, ttl, dir },
+        Method::Delete => {
+            Command::Delete(Delete { path: path.to_owned(), dir, recursive, compare })
+        }
+        Method::Post => {
+            let (path, value) = written();
+            Command::Append { path, value, ttl, dir }
+        }
         Method::Put => {
+            let (path, value) = written();
             let expect = expectation(prev_exist, compare);
             Command::Put(Put { path, value, dir, ttl, expect, refresh })
         }
@@ -191,7 +202,7 @@ mod tests {
 
     fn asked(method: Method, query: &str) -> Result<Asked, (Code, String)> {
         let params = Params::parse(b"", query.as_bytes()).unwrap();
-        parse(method, "/k", &params).map_err(|refusal| (refusal.code, refusal.cause))
+        parse(method, "/k", params).map_err(|refusal| (refusal.code, refusal.cause))
     }
 
     fn expects(query: &str) -> Expect {

@@ -31,10 +31,10 @@ pub fn serve(incoming: Box<dyn Incoming>, member: &Member, tasks: &Tasks) {
 }
 
 fn router(member: Member) -> Router {
-    let version = || async { json_answer(StatusCode::OK, &version()) };
+    let version = || async { json_answer(StatusCode::OK, version()) };
     let members = move || {
         let list = serde_json::to_string(&member_list(&member)).unwrap_or_default();
-        let mut answer = json_answer(StatusCode::OK, &list);
+        let mut answer = json_answer(StatusCode::OK, list);
         set_cluster(&mut answer, member.cluster());
         async { answer }
     };

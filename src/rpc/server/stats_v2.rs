@@ -18,14 +18,14 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Answers what is below `/v2/stats`.
 pub(super) fn stats(member: &Member, clock: &dyn Clock, rest: &str, method: &Method) -> Response {
-    let json = |body: &str| json_answer(StatusCode::OK, body);
+    let json = |body: String| json_answer(StatusCode::OK, body);
     let get = &Method::GET;
     match rest {
-        "/self" => only(get, method, || json(&to_json(&own(member, clock.now())))),
-        "/store" => only(get, method, || json(&to_json(&store(&member.figures().keys)))),
+        "/self" => only(get, method, || json(to_json(&own(member, clock.now())))),
+        "/store" => only(get, method, || json(to_json(&store(&member.figures().keys)))),
         "/leader" => only(get, method, || {
             if member.status().leads {
-                json(&to_json(&leader(member)))
+                json(to_json(&leader(member)))
             } else {
                 message(StatusCode::FORBIDDEN, "not current leader")
             }

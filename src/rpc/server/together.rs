@@ -9,8 +9,8 @@
 //! A task for each request costs more than reading a key does, and each would wake the connection
 //! for its own answer: one system call each. Here the answers that a poll finds ready are one call.
 //!
-//! What one request computes holds up the others of its connection, as long as a large range is
-//! written: hashing all keys, which takes longer, has a thread of its own.
+//! What one request computes holds up the others of its connection, as long as a piece of a large
+//! range is written: hashing all keys, which takes longer, has a thread of its own.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -29,6 +29,8 @@ use crate::platform::net::Io;
 
 /// Most bytes that wait: more are given to the kernel at once, together with those that waited.
 const BEHIND_BYTES: usize = 64 << 10;
+/// What is longer is a piece of something long.
+const LARGE_BYTES: usize = 8 << 10;
 /// Room that an idle connection keeps.
 const KEPT_BYTES: usize = 1 << 10;
 /// How often a connection goes on by itself before other tasks have their turn.
@@ -178,6 +180,10 @@ impl Waiting {
             if count > waited {
                 return Poll::Ready(Ok(count - waited));
             }
+        }
+        if data.len() > LARGE_BYTES {
+            // More will come, and what waits is not to be moved each time that there is no room.
+            self.bytes.reserve(BEHIND_BYTES - self.bytes.len());
         }
         self.bytes.extend_from_slice(data);
         Poll::Ready(Ok(data.len()))

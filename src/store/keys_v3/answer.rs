@@ -62,13 +62,13 @@ pub fn range<V: Borrow<Version>>(revision: i64, result: &RangeResult<V>) -> pb::
     pb::RangeResponse {
         header: header(revision),
         kvs: result.kvs.iter().map(shown).collect(),
-        ..counted(result)
+        ..counted(result.count, result.more)
     }
 }
 
 /// Shows how much was read, and no more.
-pub fn counted<V>(result: &RangeResult<V>) -> pb::RangeResponse {
-    pb::RangeResponse { more: result.more, count: count(result.count), ..Default::default() }
+pub fn counted(keys: usize, more: bool) -> pb::RangeResponse {
+    pb::RangeResponse { more, count: count(keys), ..Default::default() }
 }
 
 /// Shows one version of a key.

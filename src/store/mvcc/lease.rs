@@ -90,7 +90,7 @@ impl Leases {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.granted.live()
+        self.granted.live().count
     }
 
     pub(super) fn get(&self, id: i64) -> Option<&Lease> {

@@ -34,6 +34,7 @@ pub mod expiry;
 pub mod hash;
 pub mod key_range;
 pub mod lease;
+pub mod listing;
 #[cfg(test)]
 mod model;
 pub mod parts;
@@ -60,6 +61,7 @@ pub use expiry::Expiry;
 pub use hash::KeysHash;
 pub use key_range::KeyRange;
 pub use lease::Lease;
+pub use listing::Listing;
 pub use parts::{Part, Parts};
 pub use range::{Range, RangeResult, SortOrder, SortTarget};
 pub use restore::{Restore, RestoreError};

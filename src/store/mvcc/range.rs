@@ -137,11 +137,7 @@ impl<V: std::borrow::Borrow<Version>> RangeResult<V> {
         if self.keys_only {
             return 0;
         }
-        let length = |version: &V| {
-            let length = version.borrow().encoded().len();
-            1 + wire::varint_bytes(length as u64) + length
-        };
-        self.kvs.iter().map(length).sum()
+        self.kvs.iter().map(|version| field_bytes(version.borrow())).sum()
     }
 
     /// Appends the keys as a `RangeResponse` has them, ready for the fields after them.
@@ -152,10 +148,24 @@ impl<V: std::borrow::Borrow<Version>> RangeResult<V> {
                 let (head, tail) = version.encoded_without_value();
                 wire::put_field(out, KVS, &[head, tail]);
             } else {
-                wire::put_field(out, KVS, &[version.encoded()]);
+                put_kv(version, out);
             }
         }
     }
+}
+
+/// Appends a key with its value as a `RangeResponse` has it.
+pub(super) fn put_kv(version: &Version, out: &mut Vec<u8>) {
+    let encoded = version.encoded();
+    out.push(KVS);
+    wire::put_varint(out, encoded.len() as u64);
+    out.extend_from_slice(encoded);
+}
+
+/// Returns how many bytes [`put_kv`] appends.
+pub(super) fn field_bytes(version: &Version) -> usize {
+    let length = version.encoded().len();
+    1 + wire::varint_bytes(length as u64) + length
 }
 
 impl View {

@@ -1,5 +1,6 @@
 //! What the index keeps of a key: its newest version, and older ones until they are compacted.
 
+use crate::store::mvcc::range::field_bytes;
 use crate::store::mvcc::revision::Revision;
 use crate::store::mvcc::sequence::Sequence;
 use crate::store::mvcc::tree::Entry;
@@ -20,6 +21,11 @@ impl Entry for Record {
 
     fn is_live(&self) -> bool {
         !self.head.is_tombstone()
+    }
+
+    /// Returns how long its newest version is in an answer.
+    fn bytes(&self) -> usize {
+        field_bytes(&self.head)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::store::mvcc::lease::Leases;
 use crate::store::mvcc::record::Record;
 use crate::store::mvcc::revision;
 use crate::store::mvcc::sequence::Sequence;
-use crate::store::mvcc::tree::{Entry as _, Tree};
+use crate::store::mvcc::tree::{Entry as _, Live, Tree};
 use crate::store::mvcc::version::Version;
 
 /// How many bytes keys and values take.
@@ -67,7 +67,7 @@ impl View {
 
     /// Returns how many keys exist.
     pub fn keys_count(&self) -> usize {
-        self.keys.live()
+        self.keys.live().count
     }
 
     /// Returns the newest version of a key that exists.
@@ -105,17 +105,25 @@ impl View {
         one.flatten().into_iter().chain(many).filter_map(move |record| record.live_at(at))
     }
 
+    /// Returns how many keys of a range exist, and how many bytes an answer has of them: two look-ups.
+    pub(super) fn newest(&self, range: KeyRange<&[u8]>) -> Live {
+        match range {
+            KeyRange::One(key) => self.keys.get(key).map(Record::counted).unwrap_or_default(),
+            KeyRange::Span { .. } if range.is_empty() => Live::default(),
+            KeyRange::Span { from, to } => self.keys.live_before(to) - self.keys.live_before(from),
+            KeyRange::From(from) => self.keys.live() - self.keys.live_before(from),
+        }
+    }
+
     /// Counts what readers at a readable revision see of a range.
     ///
     /// At the newest revision that is two look-ups; before, it is what has changed since or the
     /// keys of the range, whichever are fewer.
     pub(super) fn count(&self, range: KeyRange<&[u8]>, at: i64) -> usize {
-        let newest = match range {
-            KeyRange::One(_) => return self.seen(range, at).count(),
-            KeyRange::Span { .. } if range.is_empty() => return 0,
-            KeyRange::Span { from, to } => self.keys.live_before(to) - self.keys.live_before(from),
-            KeyRange::From(from) => self.keys.live() - self.keys.live_before(from),
-        };
+        if matches!(range, KeyRange::One(_)) {
+            return self.seen(range, at).count();
+        }
+        let newest = self.newest(range).count;
         if at == NEWEST {
             return newest;
         }

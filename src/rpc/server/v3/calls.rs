@@ -5,12 +5,11 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, Request};
-use http_body::{Body as HttpBody, Frame};
+use http::{HeaderValue, Request};
+use http_body::Body as HttpBody;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
 use tonic::codegen::{BoxFuture, StdError};
 use tonic::server::{Grpc, UnaryService};
@@ -18,7 +17,8 @@ use tonic::{Code, Status};
 use tonic_prost::ProstDecoder;
 use tower_service::Service as _;
 
-use crate::rpc::server::v3::whole::{HEAD_BYTES, Whole};
+use crate::rpc::server::v3::listed::Listed;
+use crate::rpc::server::v3::whole::Whole;
 use crate::rpc::server::v3::{CLIENT_VERSION, MESSAGE_BYTES_MAX, Service, errors, requires_leader};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::auth_server::AuthServer;
@@ -91,10 +91,8 @@ impl Calls {
                 let mut grpc =
                     Grpc::new(Asked).apply_max_message_size_config(Some(MESSAGE_BYTES_MAX), None);
                 let mut answer = grpc.unary(method, request).await;
-                Ok(match answer.extensions_mut().remove::<AsKept>() {
-                    Some(AsKept(framed)) => {
-                        answer.map(|_nothing| tonic::body::Body::new(Framed::new(framed)))
-                    }
+                Ok(match answer.extensions_mut().remove::<Listed>() {
+                    Some(listed) => answer.map(|_nothing| tonic::body::Body::new(listed)),
                     None => answer,
                 })
             });
@@ -131,21 +129,13 @@ impl UnaryService<pb::RangeRequest> for Range {
     fn call(&mut self, request: tonic::Request<pb::RangeRequest>) -> Self::Future {
         let service = self.0.clone();
         Box::pin(async move {
-            let mut framed = vec![0; HEAD_BYTES];
-            service.read_range(&request.into_inner(), &mut framed).await?;
-            let length = u32::try_from(framed.len() - HEAD_BYTES);
-            let length = length.map_err(|_| Status::out_of_range("the answer has over 4 GiB"))?;
-            framed[1..HEAD_BYTES].copy_from_slice(&length.to_be_bytes());
+            let listed = service.read_range(&request.into_inner()).await?;
             let mut answer = tonic::Response::new(());
-            answer.extensions_mut().insert(AsKept(framed.into()));
+            answer.extensions_mut().insert(listed);
             Ok(answer)
         })
     }
 }
-
-/// An answer, encoded and with its head.
-#[derive(Clone)]
-struct AsKept(Bytes);
 
 /// Reads requests of `Range`, and writes nothing.
 struct Asked;
@@ -171,41 +161,5 @@ impl Encoder for Asked {
 
     fn encode(&mut self, (): (), _to: &mut EncodeBuf<'_>) -> Result<(), Status> {
         Ok(())
-    }
-}
-
-/// A body of one message that is framed already, and the word that all went well.
-struct Framed {
-    message: Option<Bytes>,
-    said_well: bool,
-}
-
-impl Framed {
-    fn new(message: Bytes) -> Self {
-        Self { message: Some(message), said_well: false }
-    }
-}
-
-impl HttpBody for Framed {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(message) = self.message.take() {
-            return Poll::Ready(Some(Ok(Frame::data(message))));
-        }
-        if std::mem::replace(&mut self.said_well, true) {
-            return Poll::Ready(None);
-        }
-        let mut trailers = HeaderMap::with_capacity(1);
-        trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.said_well
     }
 }

@@ -221,7 +221,7 @@ impl Answers {
     /// Shows the only answer.
     async fn only(mut self) -> Response {
         match self.next().await {
-            Ok(Some(shown)) => json_answer(StatusCode::OK, &shown),
+            Ok(Some(shown)) => json_answer(StatusCode::OK, shown),
             Ok(None) => failure(&errors::no_answer()),
             Err(status) => failure(&status),
         }
@@ -231,7 +231,7 @@ impl Answers {
     async fn all(mut self) -> Response {
         let first = self.next().await;
         if let Err(status) = &first {
-            return json_answer(status_of(status.code()), &wrapped("error", &shown(status)));
+            return json_answer(status_of(status.code()), wrapped("error", &shown(status)));
         }
         let lines = stream::unfold(Some((self, Some(first))), |state| async move {
             let (mut answers, waiting) = state?;
@@ -306,7 +306,7 @@ fn shown(status: &Status) -> String {
 }
 
 fn failure(status: &Status) -> Response {
-    json_answer(status_of(status.code()), &shown(status))
+    json_answer(status_of(status.code()), shown(status))
 }
 
 /// Which status of HTTP stands for which code of gRPC.

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use bytes::Buf as _;
 use futures_util::stream;
+use http_body_util::BodyExt as _;
 use prost::Message as _;
 use tonic::{Code, Request, Response, Status};
 
 use crate::foundation::limits::{RANGE_PART_BYTES, REQUEST_BYTES_MAX, TXN_OPS_MAX};
+use crate::rpc::server::v3::listed::Listed;
+use crate::rpc::server::v3::whole::HEAD_BYTES;
 use crate::rpc::server::v3::{Answers, Service, errors};
 use crate::store::keys_v3::{Answer, Change, answer, request};
-use crate::store::mvcc::{KeyRange, MvccError, Part, Parts, Range, RangeResult, View};
+use crate::store::mvcc::{KeyRange, Listing, MvccError, Part, Parts, Range, RangeResult, View};
 use crate::store::{Command, Outcome};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 use crate::wire::etcd::v3::etcdserverpb::kv_server::Kv;
@@ -26,9 +30,10 @@ impl Kv for Service {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        let mut encoded = Vec::new();
-        self.read_range(&request.into_inner(), &mut encoded).await?;
-        let answer = pb::RangeResponse::decode(&encoded[..]);
+        let body = self.read_range(&request.into_inner()).await?.collect().await?;
+        let mut encoded = body.to_bytes();
+        encoded.advance(HEAD_BYTES);
+        let answer = pb::RangeResponse::decode(encoded);
         answer.map(Response::new).map_err(|_| errors::no_answer())
     }
 
@@ -110,46 +115,65 @@ impl Kv for Service {
     }
 }
 
+/// An answer, unless it is longer than gRPC can say.
+type Framed = Result<Listed, Status>;
+
 /// The next message of a streamed range, and what is left of it.
 type NextPart = (Result<pb::RangeStreamResponse, Status>, Option<Parts>);
 
 impl Service {
-    /// Reads a range; appends a `RangeResponse`, encoded. The store keeps each key as the wire has
-    /// it, so no message is made of what may be megabytes.
-    pub(super) async fn read_range(
-        &self,
-        asked: &pb::RangeRequest,
-        to: &mut Vec<u8>,
-    ) -> Result<(), Status> {
+    /// Reads a range; returns a `RangeResponse` as gRPC has it. The store keeps each key as the wire
+    /// has it, so no message is made of what may be megabytes.
+    pub(super) async fn read_range(&self, asked: &pb::RangeRequest) -> Result<Listed, Status> {
         let range = request::range(asked).map_err(|refused| errors::of_store(&refused))?;
         if !asked.serializable {
             self.confirmed().await?;
         }
         self.check_agreed()?;
         // One key is read where it is; many are read of a view, which holds nobody up.
-        let encoded = if matches!(range.range, KeyRange::One(_)) {
-            self.member.read(|machine| self.encode_range(machine.keys_v3.now(), &range, to))
+        let read = if matches!(range.range, KeyRange::One(_)) {
+            self.member.read(|machine| self.encode_range(machine.keys_v3.now(), &range))
+        } else if range.is_listed() {
+            self.list_range(self.view(), &range)
         } else {
-            self.encode_range(&self.view(), &range, to)
+            self.encode_range(&self.view(), &range)
         };
-        encoded.map_err(|error| errors::of_store(&error.into()))
+        read.unwrap_or_else(|error| Err(errors::of_store(&error.into())))
     }
 
-    /// Reads a range of a view; appends a `RangeResponse`, encoded.
-    fn encode_range(
-        &self,
-        view: &View,
-        range: &Range<'_>,
-        to: &mut Vec<u8>,
-    ) -> Result<(), MvccError> {
+    /// Reads a range of a view, and encodes it.
+    fn encode_range(&self, view: &View, range: &Range<'_>) -> Result<Framed, MvccError> {
         let read = view.range(range)?;
-        let header = self.header(view.revision());
-        pb::RangeResponse { header, ..Default::default() }.encode_raw(to);
-        let counted = answer::counted(&read);
-        to.reserve(read.encoded_kvs_len() + counted.encoded_len());
-        read.encode_kvs(to);
-        counted.encode_raw(to);
-        Ok(())
+        let counted = answer::counted(read.count, read.more);
+        let mut framed =
+            self.begun(view.revision(), read.encoded_kvs_len() + counted.encoded_len());
+        read.encode_kvs(&mut framed);
+        counted.encode_raw(&mut framed);
+        let length = framed.len() - HEAD_BYTES;
+        Ok(set_length(&mut framed, length).map(|()| Listed::whole(framed)))
+    }
+
+    /// Begins to read a range of a view, which is encoded while it is sent.
+    fn list_range(&self, view: View, range: &Range<'_>) -> Result<Framed, MvccError> {
+        let revision = view.revision();
+        let listing = Listing::new(view, range)?;
+        let tail = answer::counted(listing.count(), listing.more()).encode_to_vec();
+        let mut head = self.begun(revision, 0);
+        let length = head.len() - HEAD_BYTES + listing.bytes_left() + tail.len();
+        Ok(set_length(&mut head, length).map(|()| {
+            let listed = Listed::new(head, listing, tail);
+            self.readers.add(&listed);
+            listed
+        }))
+    }
+
+    /// Begins a `RangeResponse`: with room for gRPC's own head, its header, and room for more.
+    fn begun(&self, revision: i64, room: usize) -> Vec<u8> {
+        let header = pb::RangeResponse { header: self.header(revision), ..Default::default() };
+        let mut begun = Vec::with_capacity(HEAD_BYTES + header.encoded_len() + room);
+        begun.resize(HEAD_BYTES, 0);
+        header.encode_raw(&mut begun);
+        begun
     }
 
     /// Reads on in a range. The last message says what is about all of them, so that they may be
@@ -233,6 +257,14 @@ impl Service {
             Err(_) => Err(errors::timed_out()),
         }
     }
+}
+
+/// Says in gRPC's head of a message how long it is.
+fn set_length(framed: &mut [u8], length: usize) -> Result<(), Status> {
+    let length = u32::try_from(length);
+    let length = length.map_err(|_| Status::out_of_range("the answer has over 4 GiB"))?;
+    framed[1..HEAD_BYTES].copy_from_slice(&length.to_be_bytes());
+    Ok(())
 }
 
 fn read_txn(

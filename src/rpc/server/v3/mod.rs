@@ -18,6 +18,7 @@ mod frames;
 mod gateway;
 pub mod kv;
 pub mod lease;
+pub mod listed;
 pub mod maintenance;
 mod objects;
 mod unserved;
@@ -42,7 +43,9 @@ use tonic::codegen::StdError;
 use crate::consensus::Member;
 use crate::foundation::limits::{GRPC_OVERHEAD_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::foundation::random::Random;
+use crate::rpc::server::keys_v2;
 use crate::rpc::server::v3::calls::{Answered, Calls};
+use crate::rpc::server::v3::listed::Readers;
 use crate::wire::etcd::v3::etcdserverpb as pb;
 
 /// Longest message that is read, in bytes.
@@ -67,22 +70,27 @@ pub struct Service {
     pub election: Duration,
     /// Ends streams when the server stops.
     pub stop: CancellationToken,
+    /// The long answers that are being sent; somebody has to watch them.
+    pub readers: Arc<Readers>,
 }
 
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + Send>>;
 
-/// What a client port answers: gRPC and its JSON here, and all else by a router. Clones are the same.
+/// What a client port answers: gRPC, its JSON and the keys of v2 here, since a router in between costs
+/// as much as a read does; and all else by a router. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Beside {
     grpc: Calls,
+    keys: Arc<keys_v2::Service>,
     rest: Router,
 }
 
 impl Beside {
     /// Puts the services beside what else is served.
-    pub fn new(service: Arc<Service>, rest: Router) -> Self {
-        Self { grpc: Calls::new(service), rest }
+    pub fn new(service: Arc<Service>, rest: keys_v2::Service) -> Self {
+        let keys = Arc::new(rest.clone());
+        Self { grpc: Calls::new(service), keys, rest: keys_v2::router(rest) }
     }
 }
 
@@ -102,6 +110,14 @@ where
     fn call(&mut self, request: Request<B>) -> Answered {
         if is_grpc(&request) {
             return self.grpc.call(request);
+        }
+        if keys_v2::is_about_keys(&request) {
+            if let Some(answer) = self.keys.answer_at_once(&request) {
+                return Box::pin(std::future::ready(Ok(answer)));
+            }
+            let keys = self.keys.clone();
+            let request = request.map(Body::new);
+            return Box::pin(async move { Ok(keys.answer(request).await) });
         }
         let request = request.map(Body::new);
         if gateway::serves(request.uri().path()) {

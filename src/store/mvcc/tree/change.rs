@@ -3,21 +3,33 @@
 use std::sync::Arc;
 
 use super::node::{Branch, Child, Node, Place, Separators, Split};
-use super::{Entry, Tree};
+use super::{Entry, Live, Tree};
 
 /// What an insertion did to a node.
 struct Inserted<E> {
     replaced: Option<E>,
-    /// By how much there are now more live entries.
-    gained: isize,
+    gained: Gained,
     split: Option<Split<E>>,
+}
+
+/// What was live of an entry, and what is.
+#[derive(Debug, Clone, Copy)]
+struct Gained {
+    before: Live,
+    now: Live,
+}
+
+impl Gained {
+    fn add_to(self, live: &mut Live) {
+        *live = *live + self.now - self.before;
+    }
 }
 
 impl<E: Entry> Tree<E> {
     /// Puts an entry in and returns the one with the same key that it replaces.
     pub(crate) fn insert(&mut self, entry: E) -> Option<E> {
         let done = insert_in(&mut self.root, entry);
-        self.live = self.live.saturating_add_signed(done.gained);
+        done.gained.add_to(&mut self.live);
         if let Some(split) = done.split {
             let live = self.live - split.right.live;
             let mut separators = Separators::default();
@@ -32,12 +44,12 @@ impl<E: Entry> Tree<E> {
     /// Lets `change` change the entry with a key, but not its key; returns what that returns.
     pub(crate) fn update<R>(&mut self, key: &[u8], change: impl FnOnce(&mut E) -> R) -> Option<R> {
         let (result, gained) = update_in(&mut self.root, key, change)?;
-        self.live = self.live.saturating_add_signed(gained);
+        gained.add_to(&mut self.live);
         Some(result)
     }
 
     /// Lets `change` change entries that are next to each other, among them the one with a key if there
-    /// is one; but neither their keys nor whether they are live. Returns what that returns.
+    /// is one; but neither their keys nor whether they are live and how long. Returns what that returns.
     pub(crate) fn change_leaf<R>(&mut self, key: &[u8], change: impl FnOnce(&mut [E]) -> R) -> R {
         let mut node = &mut self.root;
         loop {
@@ -55,7 +67,7 @@ impl<E: Entry> Tree<E> {
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<E> {
         self.get(key)?;
         let removed = remove_in(&mut self.root, key)?;
-        self.live -= usize::from(removed.is_live());
+        self.live = self.live - removed.counted();
         if let Node::Branch(branch) = &*self.root
             && let [only] = branch.children.as_slice()
         {
@@ -69,11 +81,11 @@ fn insert_in<E: Entry>(node: &mut Arc<Node<E>>, entry: E) -> Inserted<E> {
     let node = Arc::make_mut(node);
     let (replaced, gained, at) = match node {
         Node::Leaf(entries) => {
-            let live = isize::from(entry.is_live());
+            let now = entry.counted();
             match entries.binary_search_by(|found| found.key().cmp(entry.key())) {
                 Ok(at) => {
                     let replaced = std::mem::replace(&mut entries[at], entry);
-                    let gained = live - isize::from(replaced.is_live());
+                    let gained = Gained { before: replaced.counted(), now };
                     (Some(replaced), gained, at)
                 }
                 Err(at) => {
@@ -81,7 +93,7 @@ fn insert_in<E: Entry>(node: &mut Arc<Node<E>>, entry: E) -> Inserted<E> {
                         entries.reserve_exact(1);
                     }
                     entries.insert(at, entry);
-                    (None, live, at)
+                    (None, Gained { before: Live::default(), now }, at)
                 }
             }
         }
@@ -89,7 +101,7 @@ fn insert_in<E: Entry>(node: &mut Arc<Node<E>>, entry: E) -> Inserted<E> {
             let at = branch.separators.child_of(entry.key());
             let child = &mut branch.children[at];
             let done = insert_in(&mut child.node, entry);
-            child.live = child.live.saturating_add_signed(done.gained);
+            done.gained.add_to(&mut child.live);
             let last_changed = at + usize::from(done.split.is_some());
             branch.take_split(at, done.split);
             (done.replaced, done.gained, last_changed)
@@ -103,19 +115,19 @@ fn update_in<E: Entry, R>(
     node: &mut Arc<Node<E>>,
     key: &[u8],
     change: impl FnOnce(&mut E) -> R,
-) -> Option<(R, isize)> {
+) -> Option<(R, Gained)> {
     match Arc::make_mut(node) {
         Node::Leaf(entries) => {
             let at = entries.binary_search_by(|entry| entry.key().cmp(key)).ok()?;
-            let before = isize::from(entries[at].is_live());
+            let before = entries[at].counted();
             let result = change(&mut entries[at]);
-            Some((result, isize::from(entries[at].is_live()) - before))
+            Some((result, Gained { before, now: entries[at].counted() }))
         }
         Node::Branch(branch) => {
             let at = branch.separators.child_of(key);
             let child = &mut branch.children[at];
             let (result, gained) = update_in(&mut child.node, key, change)?;
-            child.live = child.live.saturating_add_signed(gained);
+            gained.add_to(&mut child.live);
             Some((result, gained))
         }
     }
@@ -131,7 +143,7 @@ fn remove_in<E: Entry>(node: &mut Arc<Node<E>>, key: &[u8]) -> Option<E> {
             let at = branch.separators.child_of(key);
             let child = &mut branch.children[at];
             let removed = remove_in(&mut child.node, key)?;
-            child.live -= usize::from(removed.is_live());
+            child.live = child.live - removed.counted();
             if child.node.len() < child.node.min() {
                 branch.mend(at);
             }
@@ -144,7 +156,7 @@ impl<E: Entry> Branch<E> {
     /// Takes in the right part of the child at `at`, if it was split.
     fn take_split(&mut self, at: usize, split: Option<Split<E>>) {
         if let Some(split) = split {
-            self.children[at].live -= split.right.live;
+            self.children[at].live = self.children[at].live - split.right.live;
             self.separators.insert(at, &split.separator);
             self.children.insert(at + 1, split.right);
         }
@@ -161,7 +173,7 @@ impl<E: Entry> Branch<E> {
         let child = &mut self.children[left];
         let node = Arc::make_mut(&mut child.node);
         node.absorb(&separator, Arc::unwrap_or_clone(right.node));
-        child.live += right.live;
+        child.live = child.live + right.live;
         let split = node.split_if_long(Place::Within);
         self.take_split(left, split);
     }

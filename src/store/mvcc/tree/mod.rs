@@ -1,13 +1,13 @@
 //! A persistent B+tree: a copy of it is one pointer, and neither sees what the other then does.
 //!
 //! ```text
-//!              Branch  separators, children, how many live entries each child has
+//!              Branch  separators, children, what is live in each child
 //!             ╱      ╲
 //!         Leaf        Leaf   entries in the order of their keys
 //! ```
 //! A write copies the nodes from the root to the leaf that another copy of the tree still has, and
 //! changes the others in place: a batch of writes copies each node once. The counts answer "how
-//! many live entries are before this key" in the time of one look-up.
+//! many live entries are before this key, and how long are they" in the time of one look-up.
 //!
 //! Files: `node` splits and merges, `change` writes, `build` makes a tree of what is sorted.
 
@@ -15,6 +15,8 @@ mod build;
 mod change;
 mod node;
 
+use std::iter::Sum;
+use std::ops::{Add, Sub};
 use std::sync::Arc;
 
 use node::{Child, Node};
@@ -28,24 +30,65 @@ pub(crate) trait Entry: Clone {
     fn is_live(&self) -> bool {
         true
     }
+
+    /// Returns how many bytes it has, where anybody wants to know it.
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    /// Returns what it counts for.
+    fn counted(&self) -> Live {
+        if self.is_live() { Live { count: 1, bytes: self.bytes() } } else { Live::default() }
+    }
+}
+
+/// How many live entries there are, and how many bytes they have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Live {
+    /// How many.
+    pub(crate) count: usize,
+    /// Their bytes.
+    pub(crate) bytes: usize,
+}
+
+impl Add for Live {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { count: self.count + other.count, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl Sub for Live {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self { count: self.count - other.count, bytes: self.bytes - other.bytes }
+    }
+}
+
+impl Sum for Live {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Self::add)
+    }
 }
 
 /// Entries in the order of their keys.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree<E> {
     root: Arc<Node<E>>,
-    live: usize,
+    live: Live,
 }
 
 impl<E> Default for Tree<E> {
     fn default() -> Self {
-        Self { root: Arc::new(Node::Leaf(Vec::new())), live: 0 }
+        Self { root: Arc::new(Node::Leaf(Vec::new())), live: Live::default() }
     }
 }
 
 impl<E: Entry> Tree<E> {
-    /// Returns how many live entries there are.
-    pub(crate) fn live(&self) -> usize {
+    /// Returns what is live of it.
+    pub(crate) fn live(&self) -> Live {
         self.live
     }
 
@@ -63,20 +106,21 @@ impl<E: Entry> Tree<E> {
         }
     }
 
-    /// Returns how many live entries have a key before `key`.
-    pub(crate) fn live_before(&self, key: &[u8]) -> usize {
+    /// Returns what is live of the entries with a key before `key`.
+    pub(crate) fn live_before(&self, key: &[u8]) -> Live {
         let mut node = &*self.root;
-        let mut before = 0;
+        let mut before = Live::default();
         loop {
             match node {
                 Node::Branch(branch) => {
                     let at = branch.separators.child_of(key);
-                    before += branch.children[..at].iter().map(|child| child.live).sum::<usize>();
+                    before =
+                        before + branch.children[..at].iter().map(|child| child.live).sum::<Live>();
                     node = &branch.children[at].node;
                 }
                 Node::Leaf(entries) => {
                     let at = entries.partition_point(|entry| entry.key() < key);
-                    return before + entries[..at].iter().filter(|entry| entry.is_live()).count();
+                    return before + entries[..at].iter().map(Entry::counted).sum::<Live>();
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Entry;
+use super::{Entry, Live};
 
 /// Most entries of a leaf. A write copies a leaf and touches the counter of each entry, which is
 /// not in the processor's cache: so a leaf is small.
@@ -27,8 +27,8 @@ pub(super) struct Branch<E> {
 #[derive(Debug)]
 pub(super) struct Child<E> {
     pub(super) node: Arc<Node<E>>,
-    /// How many live entries are in it.
-    pub(super) live: usize,
+    /// What is live of it.
+    pub(super) live: Live,
 }
 
 /// The right part of a node that was split.
@@ -96,10 +96,10 @@ impl<E> Node<E> {
 }
 
 impl<E: Entry> Node<E> {
-    /// Counts its live entries from those right below it.
-    pub(super) fn count_live(&self) -> usize {
+    /// Counts what is live of it from what is right below it.
+    pub(super) fn count_live(&self) -> Live {
         match self {
-            Self::Leaf(entries) => entries.iter().filter(|entry| entry.is_live()).count(),
+            Self::Leaf(entries) => entries.iter().map(Entry::counted).sum(),
             Self::Branch(branch) => branch.children.iter().map(|child| child.live).sum(),
         }
     }

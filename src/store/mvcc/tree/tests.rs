@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::node::Node;
-use super::{Entry, Tree};
+use super::{Entry, Live, Tree};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Item {
@@ -22,6 +22,16 @@ impl Entry for Item {
     fn is_live(&self) -> bool {
         self.live
     }
+
+    fn bytes(&self) -> usize {
+        self.key.len()
+    }
+}
+
+/// Counts what is live of keys.
+fn live<'a>(keys: impl Iterator<Item = (&'a Vec<u8>, &'a bool)>) -> Live {
+    let live = keys.filter(|(_, live)| **live);
+    live.map(|(key, _)| Live { count: 1, bytes: key.len() }).sum()
 }
 
 /// Checks order, counts and fill of a node and all below it; returns its height.
@@ -55,12 +65,12 @@ fn check_whole(tree: &Tree<Item>, plain: &BTreeMap<Vec<u8>, bool>) {
     check(&tree.root, b"", None, true);
     let found = tree.iter().map(|item| (&item.key, &item.live));
     assert!(found.eq(plain.iter()));
-    assert_eq!(tree.live(), plain.values().filter(|live| **live).count());
+    assert_eq!(tree.live(), live(plain.iter()));
 }
 
 fn check_around(tree: &Tree<Item>, plain: &BTreeMap<Vec<u8>, bool>, key: &[u8]) {
     assert_eq!(tree.get(key).map(|item| item.live), plain.get(key).copied());
-    let before = plain.range(..key.to_vec()).filter(|(_, live)| **live).count();
+    let before = live(plain.range(..key.to_vec()));
     assert_eq!(tree.live_before(key), before);
     let first = tree.iter_from(key).next().map(|item| &item.key);
     assert_eq!(first, plain.range(key.to_vec()..).next().map(|(key, _)| key));

@@ -27,7 +27,7 @@ use corebox::foundation::tasks::Tasks;
 use corebox::platform::disk::MemoryDisk;
 use corebox::platform::net::{Address, Net as _};
 use corebox::rpc::server::access::Access;
-use corebox::rpc::server::keys_v2::{self, Service};
+use corebox::rpc::server::keys_v2::Service;
 use corebox::rpc::server::{listen, peer, v3};
 use corebox::store::wal::Sizes;
 
@@ -242,7 +242,9 @@ async fn start(
         deadline: DEADLINE,
         election,
         stop: tasks.stopping(),
+        readers: Arc::default(),
     };
+    grpc.readers.watch(&tasks);
     let service = Service {
         member: member.clone(),
         clock,
@@ -251,7 +253,7 @@ async fn start(
         stop: tasks.stopping(),
     };
     let clients = TurmoilNet.bind(&any(CLIENT_PORT)).await?;
-    let answers = v3::Beside::new(Arc::new(grpc), keys_v2::router(service));
+    let answers = v3::Beside::new(Arc::new(grpc), service);
     listen::serve_both(clients, answers, &listen::Places::default(), &tasks);
     let (writes, stop) = (member.clone(), stop.clone());
     tasks.spawn("scribe", |_| async move { scribe::work(writes, random, &stop).await });
