@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::OptionalSend;
@@ -45,6 +46,10 @@ pub enum WriterKind {
 
 /// Entries behind the last one that are kept ready to be read; older ones are decoded when asked for.
 const READY: u64 = 64;
+/// How long nothing must have been written for the log to be at rest.
+const REST: Duration = Duration::from_millis(500);
+/// Which part of what makes the log have grown is worth a checkpoint when it is at rest.
+const REST_SHARE: u64 = 8;
 
 /// A record, with its entry as `E`: whole, or as [`Kept`].
 ///
@@ -150,8 +155,10 @@ impl View {
     }
 }
 
+/// Returns the bytes of a record, in memory that has no room for more: they are kept for long.
 fn encode(record: &Record) -> Bytes {
-    postcard::to_stdvec(record).expect("plain data always encodes").into()
+    let bytes = postcard::to_stdvec(record).expect("plain data always encodes");
+    Bytes::from(bytes.into_boxed_slice())
 }
 
 /// Reads a record, but of an entry only its place.
@@ -356,15 +363,43 @@ pub struct LogStore {
 #[derive(Debug)]
 struct Grown {
     bytes: AtomicU64,
+    /// So many are worth a checkpoint when nothing more is written.
+    some: u64,
+    /// So many are worth one at once.
     many: u64,
     told: Notify,
 }
 
 impl Grown {
+    fn new(many: u64) -> Self {
+        let some = many / REST_SHARE;
+        Self { bytes: AtomicU64::new(0), some, many, told: Notify::new() }
+    }
+
     fn by(&self, bytes: u64) {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before < self.many && before + bytes >= self.many {
+        let reached = |level| before < level && before + bytes >= level;
+        if reached(self.some) || reached(self.many) {
             self.told.notify_one();
+        }
+    }
+
+    /// Returns once there are many, or some and then none more for a while. Nothing wakes it while
+    /// there are few.
+    async fn enough(&self) {
+        loop {
+            let known = self.bytes.load(Ordering::Relaxed);
+            if known >= self.many {
+                return;
+            }
+            let told = self.told.notified();
+            if known < self.some {
+                told.await;
+            } else if tokio::time::timeout(REST, told).await.is_err()
+                && known == self.bytes.load(Ordering::Relaxed)
+            {
+                return;
+            }
         }
     }
 }
@@ -418,8 +453,7 @@ impl LogStore {
             WriterKind::Task => tasks.spawn("log-writer", |_stop| writer.task()),
         }
         let view = Arc::new(Mutex::new(view));
-        let grown =
-            Grown { bytes: AtomicU64::new(0), many: options.grown_bytes, told: Notify::new() };
+        let grown = Grown::new(options.grown_bytes);
         grown.by(bytes);
         Ok(Self { view, jobs, mistakes: options.mistakes, grown: Arc::new(grown) })
     }
@@ -434,10 +468,11 @@ impl LogStore {
         self.view().last().map(|id| id.index)
     }
 
-    /// Returns once the records that no checkpoint covers take as many bytes as the options say:
-    /// those recovered and those written since the last [`LogStore::reset_bytes_written`].
+    /// Returns once the records that no checkpoint covers take as many bytes as the options say, or
+    /// an eighth of it and nothing was written for half a second: those recovered and those written since
+    /// the last [`LogStore::reset_bytes_written`].
     pub async fn has_grown(&self) {
-        self.grown.told.notified().await;
+        self.grown.enough().await;
     }
 
     /// Returns the last index behind which the entries take at least `bytes`; 0 if none is.
@@ -692,6 +727,42 @@ mod tests {
         assert_eq!(store.index_before_last(one + 1), 7);
         assert_eq!(store.index_before_last(one * 9), 0);
         assert_eq!(store.index_before_last(one * 100), 0, "there is less");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_has_grown_when_it_is_long_or_at_rest_and_worth_it() {
+        let grown = Grown::new(80);
+        let soon = async || tokio::time::timeout(REST / 2, grown.enough()).await.is_ok();
+        let long = async || tokio::time::timeout(REST * 100, grown.enough()).await.is_ok();
+        grown.by(9);
+        assert!(!long().await, "it is not worth it, however long it is at rest");
+        grown.by(1);
+        assert!(!soon().await, "it is not at rest yet");
+        assert!(long().await, "an eighth is worth it");
+        grown.bytes.store(0, Ordering::Relaxed);
+        assert!(!long().await, "it counts anew");
+        grown.by(10);
+        for _ in 0..10 {
+            assert!(!soon().await, "something is written now and then");
+            grown.by(1);
+        }
+        grown.by(60);
+        assert!(soon().await, "it is long");
+        grown.bytes.store(0, Ordering::Relaxed);
+        let written = async {
+            for _ in 0..100 {
+                tokio::time::sleep(REST * 9 / 10).await;
+                grown.by(11);
+            }
+        };
+        let (at, ()) = tokio::join!(
+            async {
+                grown.enough().await;
+                grown.bytes.load(Ordering::Relaxed)
+            },
+            written
+        );
+        assert!(at >= 80, "at {at}: what goes on being written is not at rest");
     }
 
     #[tokio::test(start_paused = true)]

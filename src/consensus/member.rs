@@ -40,11 +40,11 @@ use crate::store::wal::{Sizes, WalError};
 use crate::store::{Command, Outcome};
 
 /// Bytes of log after which a checkpoint is made: what a restart has to read at most.
-pub const CHECKPOINT_LOG_BYTES: u64 = 32 << 20;
+pub const CHECKPOINT_LOG_BYTES: u64 = 16 << 20;
 /// Entries kept behind a checkpoint, so that a follower that was away shortly needs no checkpoint.
 const ENTRIES_KEPT: u64 = 5_000;
 /// Bytes of entries kept behind a checkpoint, if that is less.
-const BYTES_KEPT: usize = 16 << 20;
+const BYTES_KEPT: usize = 8 << 20;
 /// How long to wait for a checkpoint before the log is shortened with the next one.
 const CHECKPOINT_TAKES: Duration = Duration::from_mins(5);
 /// How long a member that is alone may take to apply its log.

@@ -27,8 +27,12 @@ use crate::store::mvcc::SavedPart;
 
 /// How long to leave the disk to others between two slices of a checkpoint.
 const SAVE_PAUSE: Duration = Duration::from_millis(2);
-/// How long to leave the keys to others between two steps of letting go what a checkpoint has.
+/// How long to leave the keys to others between some steps of letting go what a checkpoint has.
 const SETTLE_PAUSE: Duration = Duration::from_millis(1);
+/// Steps between two such pauses. A pause is two to five times as long as it should be where the machine
+/// is busy, and until all is let go no other checkpoint is made: with a pause after each step, what was
+/// written meanwhile came to hundreds of mebibytes.
+const SETTLE_STEPS: usize = 8;
 
 /// Where in the log the machine stands, and who the members are there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -306,8 +310,14 @@ impl StateMachine {
     /// applied, and then of `old` parts. Where the leader's state is taken over meanwhile, there is
     /// nothing more to do.
     async fn settle(&self, old: Vec<Arc<SavedPart>>) -> io::Result<()> {
+        let mut steps = 0;
         while self.settle_step() {
-            tokio::time::sleep(SETTLE_PAUSE).await;
+            steps += 1;
+            if steps % SETTLE_STEPS == 0 {
+                tokio::time::sleep(SETTLE_PAUSE).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
         }
         // To unmap one takes milliseconds.
         let unmap = move || {

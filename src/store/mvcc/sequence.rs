@@ -1,7 +1,7 @@
 //! A sequence that grows at its end and shrinks at its front, and whose copies share what is in it.
 //!
 //! ```text
-//!  full [4096] [4096] …          chunks [1024] [64] [32]    tail [..31]
+//!  full [3968] [3968] …           chunks [992] [62] [31]     tail [..30]
 //!  one list, copied when one     few, each larger than      copied when it is shared
 //!  of them is added              the one after it           and written to
 //! ```
@@ -12,10 +12,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Longest tail: what a write after a copy has to copy again.
-const TAIL_MAX: usize = 32;
+const TAIL_MAX: usize = 31;
 
-/// When a chunk is full: about what one write may have to move.
-const CHUNK_MAX: usize = 4096;
+/// When a chunk is full: about what one write may have to move. Together with its counters it is a little
+/// less than a power of two; a little more would take a fifth more of the allocator.
+const CHUNK_MAX: usize = TAIL_MAX << 7;
 
 /// Elements in the order in which they came.
 #[derive(Debug, Clone)]

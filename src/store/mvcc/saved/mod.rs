@@ -54,7 +54,7 @@ impl Sizes {
     /// What the product writes. A block: enough that its checksum does not matter, little enough to be
     /// held. A part: what merging writes anew at most; each version takes three dozen bytes meanwhile.
     pub const PRODUCT: Self =
-        Self { block_bytes: 256 << 10, part_bytes: 256 << 20, part_versions: 1 << 20 };
+        Self { block_bytes: 256 << 10, part_bytes: 64 << 20, part_versions: 1 << 18 };
 }
 
 /// All that parts have.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::node::{Branch, Child, Node, Place, Separators, Split};
+use super::node::{Branch, Child, LEAF_ROOM, Node, Place, Separators, Split};
 use super::{Entry, Live, Tree};
 
 /// What an insertion did to a node.
@@ -89,9 +89,7 @@ fn insert_in<E: Entry>(node: &mut Arc<Node<E>>, entry: E) -> Inserted<E> {
                     (Some(replaced), gained, at)
                 }
                 Err(at) => {
-                    if entries.len() == entries.capacity() {
-                        entries.reserve_exact(1);
-                    }
+                    entries.reserve_exact(LEAF_ROOM.saturating_sub(entries.len()));
                     entries.insert(at, entry);
                     (None, Gained { before: Live::default(), now }, at)
                 }

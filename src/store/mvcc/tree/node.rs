@@ -6,7 +6,13 @@ use super::{Entry, Live};
 
 /// Most entries of a leaf. A write copies a leaf and touches the counter of each entry, which is
 /// not in the processor's cache: so a leaf is small.
-pub(super) const LEAF_MAX: usize = 16;
+pub(super) const LEAF_MAX: usize = 15;
+
+/// Room of a leaf that is written to: one more than it may have, since it is split after that. All have
+/// the same, so that leaves, which stay, do not lie between versions of all sizes, which go with the next
+/// checkpoint: one that stays holds a page of the allocator. With records of 24 bytes it is a size that
+/// the allocator has.
+pub(super) const LEAF_ROOM: usize = LEAF_MAX + 1;
 
 /// Most children of a branch.
 pub(super) const BRANCH_MAX: usize = 32;
@@ -50,8 +56,8 @@ impl<E: Clone> Clone for Node<E> {
         match self {
             Self::Branch(branch) => Self::Branch(branch.clone()),
             Self::Leaf(entries) => {
-                // It is copied to be written to: with room for one more, and no more than that.
-                let mut copy = Vec::with_capacity(entries.len() + 1);
+                // It is copied to be written to.
+                let mut copy = Vec::with_capacity(LEAF_ROOM);
                 copy.extend_from_slice(entries);
                 Self::Leaf(copy)
             }
@@ -110,13 +116,13 @@ impl<E: Entry> Node<E> {
             return None;
         }
         let middle = match place {
-            Place::End => self.max() * 3 / 4,
+            Place::End => self.max() - self.min(),
             Place::Within => self.len() / 2,
         };
         let (separator, right) = match self {
             Self::Leaf(entries) => {
-                let right = entries.split_off(middle);
-                entries.shrink_to_fit();
+                let mut right = Vec::with_capacity(LEAF_ROOM);
+                right.extend(entries.drain(middle..));
                 (separator(entries[middle - 1].key(), right[0].key()), Self::Leaf(right))
             }
             Self::Branch(branch) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::node::Node;
+use super::node::{LEAF_ROOM, Node};
 use super::{Entry, Live, Tree};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +123,41 @@ proptest! {
         }
         check_whole(&tree, &plain);
         check_whole(&old_tree, &old_plain);
+    }
+}
+
+/// Calls `look` with each leaf below a node.
+fn leaves(node: &Node<Item>, look: &mut impl FnMut(&Vec<Item>)) {
+    match node {
+        Node::Leaf(entries) => look(entries),
+        Node::Branch(branch) => {
+            branch.children.iter().for_each(|child| leaves(&child.node, look));
+        }
+    }
+}
+
+#[test]
+fn leaves_that_are_written_to_are_of_one_size_and_full_where_keys_come_in_order() {
+    let item = |number: u32| Item { key: number.to_be_bytes().to_vec(), live: true };
+    for spread in [1, 0x9E37_79B1] {
+        let mut tree = Tree::default();
+        for number in 0..4000_u32 {
+            tree.insert(item(number.wrapping_mul(spread)));
+            if number == 2000 {
+                // What is copied to be written to is no other.
+                let copy = tree.clone();
+                tree.change_leaf(b"", |_| ());
+                drop(copy);
+            }
+        }
+        let (mut count, mut entries) = (0, 0);
+        leaves(&tree.root, &mut |leaf| {
+            assert_eq!(leaf.capacity(), LEAF_ROOM);
+            count += 1;
+            entries += leaf.len();
+        });
+        let least = if spread == 1 { LEAF_ROOM * 3 / 4 } else { LEAF_ROOM / 2 };
+        assert!(entries >= count * least - LEAF_ROOM, "{entries} in {count} leaves");
     }
 }
 

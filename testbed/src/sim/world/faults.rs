@@ -128,8 +128,12 @@ impl World {
         *self.record.inner().lives.entry(number).or_default() += 1;
     }
 
-    /// Lets a member's disk fail soon.
+    /// Lets a member's disk fail soon. One that has refused something stays as it is: why the member
+    /// stops must not be forgotten.
     fn break_disk(&mut self, number: u64) {
+        if self.hosts[&number].disk.has_refused() {
+            return;
+        }
         let error = if self.random.one_in(2) { DiskError::Broken } else { DiskError::Full };
         let operations = self.random.below(30);
         self.hosts[&number].disk.fail_after(operations, error);
