@@ -7,6 +7,8 @@
 //! Numbers are little-endian; the checksum is CRC-32C over the segment's number, the record's
 //! offset, its length, `synced` and the body. A length of `u32::MAX` closes the segment. Pure.
 
+use std::cell::LazyCell;
+
 /// Bytes in front of each body.
 pub const HEAD_BYTES: usize = 16;
 /// Bytes of the header.
@@ -71,12 +73,17 @@ fn put(out: &mut Vec<u8>, number: u64, offset: u64, synced: u64, length: u32, bo
 }
 
 fn checksum(number: u64, offset: u64, length: u32, synced: u64, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(head_checksum(number, offset, length, synced), body)
+}
+
+/// Returns the checksum of a record without its body.
+fn head_checksum(number: u64, offset: u64, length: u32, synced: u64) -> u32 {
     let mut head = [0; 28];
     head[..8].copy_from_slice(&number.to_le_bytes());
     head[8..16].copy_from_slice(&offset.to_le_bytes());
     head[16..20].copy_from_slice(&length.to_le_bytes());
     head[20..].copy_from_slice(&synced.to_le_bytes());
-    crc32c::crc32c_append(crc32c::crc32c(&head), body)
+    crc32c::crc32c(&head)
 }
 
 /// Returns a segment's header.
@@ -112,7 +119,7 @@ pub fn header(image: &[u8], number: u64) -> Header {
 /// was lost: records are written only after the header is safe, so it holds none of this number.
 pub fn is_unused(image: &[u8], number: u64) -> bool {
     let start = usize::try_from(HEADER_BYTES).unwrap_or(0);
-    !(start..image.len()).step_by(ALIGN).any(|at| record(image, number, at).is_some())
+    anywhere(image, number, start).next().is_none()
 }
 
 /// Reads all records and decides what what follows them is.
@@ -120,7 +127,7 @@ pub fn scan(image: &[u8], number: u64, mut each: impl FnMut(&[u8])) -> Scan {
     let mut at = usize::try_from(HEADER_BYTES).unwrap_or(0);
     loop {
         match record(image, number, at) {
-            Some(Found::Body(body, _)) => {
+            Some(Found::Body(body)) => {
                 each(body);
                 at += usize::try_from(framed_bytes(body.len())).unwrap_or(usize::MAX);
             }
@@ -128,41 +135,103 @@ pub fn scan(image: &[u8], number: u64, mut each: impl FnMut(&[u8])) -> Scan {
             None => break,
         }
     }
-    let damaged = (at + ALIGN..image.len()).step_by(ALIGN).any(|later| {
-        match record(image, number, later) {
-            Some(Found::Body(_, synced)) => synced > at as u64,
-            // An end record is written and synced in one go with what is before it.
-            Some(Found::End) | None => false,
-        }
-    });
+    // An end record says nothing: it is written and synced in one go with what is before it.
+    let says = |found: &Head| found.length != END && found.synced > at as u64;
+    let damaged = anywhere(image, number, at + ALIGN).any(|found| says(&found));
     Scan { end: at as u64, closed: false, damaged }
 }
 
 enum Found<'a> {
-    /// A body, and up to where the segment was safe when it was written.
-    Body(&'a [u8], u64),
+    Body(&'a [u8]),
     End,
 }
 
+/// Reads the record that begins there.
 fn record(image: &[u8], number: u64, at: usize) -> Option<Found<'_>> {
+    let head = head(image, at)?;
+    let body = &image[at + HEAD_BYTES..][..head.body_bytes()];
+    if head.crc != checksum(number, at as u64, head.length, head.synced, body) {
+        return None;
+    }
+    Some(if head.length == END { Found::End } else { Found::Body(body) })
+}
+
+/// Finds whatever is a record from `start` on, wherever it begins.
+///
+/// Values may be made so that each eight bytes look like a head with a long body behind it: a checksum
+/// of each would take days.
+fn anywhere(image: &[u8], number: u64, start: usize) -> impl Iterator<Item = Head> {
+    let sums = LazyCell::new(|| Sums::new(image));
+    (start..image.len()).step_by(ALIGN).filter_map(move |at| {
+        let head = head(image, at)?;
+        let before = head_checksum(number, at as u64, head.length, head.synced);
+        let crc = sums.append(before, at + HEAD_BYTES, head.body_bytes());
+        (crc == head.crc).then_some(head)
+    })
+}
+
+/// What stands in front of a body.
+struct Head {
+    length: u32,
+    crc: u32,
+    /// Up to where the segment was safe when it was written.
+    synced: u64,
+}
+
+impl Head {
+    fn body_bytes(&self) -> usize {
+        if self.length == END { 0 } else { self.length as usize }
+    }
+}
+
+/// Reads the head of what may be a record: there is room for its body, which was not looked at.
+fn head(image: &[u8], at: usize) -> Option<Head> {
     let length = u32_at(image, at)?;
     if length == 0 {
         return None;
     }
-    let crc = u32_at(image, at + 4)?;
-    let synced = u64_at(image, at + 8)?;
-    // What was safe before a record ends before it. Looked at first: nearly all that another life of
-    // the file left is told from a record by this, and not by a checksum over megabytes each.
+    let (crc, synced) = (u32_at(image, at + 4)?, u64_at(image, at + 8)?);
+    // What was safe before a record ends before it.
     if !(HEADER_BYTES..=at as u64).contains(&synced) {
         return None;
     }
-    let start = at + HEAD_BYTES;
-    let body =
-        if length == END { &[] } else { image.get(start..start.checked_add(length as usize)?)? };
-    if crc != checksum(number, at as u64, length, synced, body) {
-        return None;
+    let head = Head { length, crc, synced };
+    (head.body_bytes() <= image.len() - at - HEAD_BYTES).then_some(head)
+}
+
+/// How far apart [`Sums`] are.
+const SUM_BYTES: usize = 4 << 10;
+
+/// Checksums of any stretch of an image, each in about the time that a few KiB take: CRC is linear, so
+/// that of a stretch follows from those of all that is in front of its two ends.
+struct Sums<'a> {
+    image: &'a [u8],
+    /// Those of all in front of each multiple of [`SUM_BYTES`].
+    every: Vec<u32>,
+}
+
+impl<'a> Sums<'a> {
+    fn new(image: &'a [u8]) -> Self {
+        let mut every = vec![0];
+        for piece in image.chunks(SUM_BYTES) {
+            every.push(crc32c::crc32c_append(every[every.len() - 1], piece));
+        }
+        Self { image, every }
     }
-    Some(if length == END { Found::End } else { Found::Body(body, synced) })
+
+    /// Returns the checksum of all in front of `end`.
+    fn before(&self, end: usize) -> u32 {
+        let known = end / SUM_BYTES;
+        crc32c::crc32c_append(self.every[known], &self.image[known * SUM_BYTES..end])
+    }
+
+    /// Continues a checksum by that of a stretch.
+    fn append(&self, crc: u32, start: usize, length: usize) -> u32 {
+        if length < 2 * SUM_BYTES {
+            return crc32c::crc32c_append(crc, &self.image[start..start + length]);
+        }
+        crc32c::crc32c_combine(crc ^ self.before(start), self.before(start + length), length)
+    }
 }
 
 fn u32_at(image: &[u8], at: usize) -> Option<u32> {
