@@ -10,8 +10,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use openraft::ServerState;
-use openraft::async_runtime::watch::{RecvError, WatchReceiver as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -20,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::consensus::network::{Caller, Line, Reply, Request};
 use crate::consensus::proposer::Proposer;
 use crate::consensus::reader::Reader;
+use crate::consensus::standing::Standing;
 use crate::consensus::state_machine::StateMachine;
-use crate::consensus::types::Raft;
 use crate::foundation::clock::{Clock as _, Timestamp, TokioClock};
 use crate::foundation::limits::LEASES_REVOKED_MAX;
 use crate::store::keys_v3::Change;
@@ -145,8 +143,8 @@ impl Leases {
 /// What counting needs.
 #[derive(Debug)]
 pub struct Means {
-    /// The library.
-    pub raft: Raft,
+    /// Where this member stands.
+    pub standing: Standing,
     /// The store.
     pub store: StateMachine,
     /// How revocations get into the log.
@@ -163,9 +161,9 @@ impl Means {
     /// Counts whenever this member leads, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            let leads = self.leads();
+            let term = self.standing.leads_in();
             let work = async {
-                match leads {
+                match term {
                     Some(_) => self.count().await,
                     None => std::future::pending().await,
                 }
@@ -174,7 +172,7 @@ impl Means {
                 biased;
                 () = stop.cancelled() => true,
                 () = work => false,
-                changed = self.while_leads(leads) => changed.is_err(),
+                goes_on = self.while_leads_in(term) => !goes_on,
             };
             self.store.leases().end();
             if over {
@@ -183,20 +181,15 @@ impl Means {
         }
     }
 
-    /// Waits until this member leads another term than `leads`, or none; the library may end.
-    async fn while_leads(&self, leads: Option<u64>) -> Result<(), RecvError> {
-        let mut server = self.raft.server_metrics();
-        while self.leads() == leads {
-            server.changed().await?;
+    /// Waits until this member leads in another term, or in none; false where the library ends.
+    async fn while_leads_in(&self, term: Option<u64>) -> bool {
+        let mut standing = self.standing.clone();
+        while standing.leads_in() == term {
+            if !standing.changed().await {
+                return false;
+            }
         }
-        Ok(())
-    }
-
-    /// Returns the term that this member leads.
-    fn leads(&self) -> Option<u64> {
-        let server = self.raft.server_metrics();
-        let server = server.borrow_watched();
-        (server.state == ServerState::Leader).then_some(server.vote.leader_id.term)
+        true
     }
 
     /// Counts for as long as it is polled; ends only with the library.
@@ -267,13 +260,7 @@ impl Means {
     }
 
     async fn ask_leader(&self, ask: LeaseAsk) -> Option<Option<i64>> {
-        let leader = {
-            let server = self.raft.server_metrics();
-            let server = server.borrow_watched();
-            let nodes = &server.membership_config;
-            let leader = server.current_leader.filter(|leader| *leader != self.caller.me)?;
-            nodes.nodes().find(|(id, _)| **id == leader).map(|(_, peer)| peer.clone())?
-        };
+        let leader = self.standing.other_leader()?;
         let mut line = Line::new(self.caller.clone(), leader);
         match line.call(&Request::Lease(ask), ROUND).await {
             Ok(Reply::Lease(answer)) => Some(answer),

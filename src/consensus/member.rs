@@ -284,7 +284,7 @@ impl Member {
         };
         let reader = Reader::start(means, &tasks);
         let leases = Arc::new(leases::Means {
-            raft: raft.clone(),
+            standing: standing.clone(),
             store: store.clone(),
             proposer: proposer.clone(),
             reader: reader.clone(),
