@@ -1,16 +1,16 @@
-//! One member: opens its storage, starts the library and the tasks around it, answers the others.
+//! One member: opens its storage, starts the library and the tasks around it.
 
-use std::io;
+mod housekeeping;
+mod peers;
+
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use openraft::errors::{Fatal, RaftError};
+use openraft::errors::RaftError;
 use openraft::{Config, Instant as _, ServerState, SnapshotPolicy};
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::{oneshot, watch};
-use tokio_util::sync::CancellationToken;
 
 use crate::consensus::auto_compaction::{self, AutoCompaction};
 use crate::consensus::figures::Figures;
@@ -18,22 +18,19 @@ use crate::consensus::identity::{Cluster, Peer};
 use crate::consensus::leases::{self, LeaseAsk, LeaseError};
 use crate::consensus::log_store::{LogOptions, LogStore, WriterKind};
 use crate::consensus::mistakes::{Mistake, Mistakes};
-use crate::consensus::network::{
-    Caller, IDLE, MAGIC, Remotes, Reply, Request, SIGN, Stranger, Welcome, receive_counted,
-    receive_hello, send,
-};
+use crate::consensus::network::{Caller, Remotes, Stranger};
 use crate::consensus::proposer::{self, ProposeError, Proposer};
 use crate::consensus::reader::{self, ReadError, Reader};
 use crate::consensus::space::Space;
 use crate::consensus::standing::Standing;
 use crate::consensus::state_machine::{Progress, StateMachine};
-use crate::consensus::types::{Raft, Runtime, Snapshot, TypeConfig, Vote};
-use crate::foundation::clock::{Clock, Timestamp};
+use crate::consensus::types::{Raft, Runtime, TypeConfig};
+use crate::foundation::clock::Clock;
 use crate::foundation::limits::QUOTA_BYTES;
 use crate::foundation::random::Random;
 use crate::foundation::tasks::{DrainTimeout, Tasks, Wrap};
 use crate::platform::disk::Disk;
-use crate::platform::net::{Io, Net};
+use crate::platform::net::Net;
 use crate::store::checkpoint::CheckpointError;
 use crate::store::machine::Machine;
 use crate::store::wal::{Sizes, WalError};
@@ -43,10 +40,6 @@ use crate::store::{Command, Outcome};
 pub const CHECKPOINT_LOG_BYTES: u64 = 16 << 20;
 /// Entries kept behind a checkpoint, so that a follower that was away shortly needs no checkpoint.
 const ENTRIES_KEPT: u64 = 5_000;
-/// Bytes of entries kept behind a checkpoint, if that is less.
-const BYTES_KEPT: usize = 8 << 20;
-/// How long to wait for a checkpoint before the log is shortened with the next one.
-const CHECKPOINT_TAKES: Duration = Duration::from_mins(5);
 /// How long a member that is alone may take to apply its log.
 const REPLAY: Duration = Duration::from_mins(10);
 /// Most entries in one message to a follower.
@@ -55,12 +48,8 @@ const ENTRIES_A_MESSAGE: u64 = 300;
 const FORWARDED: Duration = Duration::from_secs(5);
 /// Election timeouts of silence after which a leader, or a leader's quorum, counts as gone.
 const SILENT_ELECTIONS: u32 = 2;
-/// How long to leave to others between two steps of freeing memory.
-const SWEEP_PAUSE: Duration = Duration::from_millis(10);
 /// How long a leader that stops waits for another to take over.
 const HAND_OVER: Duration = Duration::from_millis(2_500);
-/// Shortest time between two looks at what expires: keys that are due together go together.
-const EXPIRY_STEP: Duration = Duration::from_millis(20);
 
 /// How a member is to run.
 #[derive(Debug, Clone)]
@@ -486,42 +475,6 @@ impl Member {
         (&self.inner.raft, &self.inner.log, &self.inner.store)
     }
 
-    /// Answers another member until it goes away; the [`MAGIC`] has been read already.
-    pub fn serve_peer(&self, io: Box<dyn Io>) {
-        let member = self.clone();
-        let tasks = self.tasks().clone();
-        // Without tasks the member stops, and the connection is closed.
-        let Some(tasks) = tasks else { return };
-        tasks.spawn("peer", |stop| async move {
-            let ended = tokio::select! {
-                biased;
-                () = stop.cancelled() => Ok(()),
-                ended = member.converse(io) => ended,
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a member's connection ended");
-            }
-        });
-    }
-
-    /// Answers another member, reading the [`MAGIC`] first.
-    pub fn greet_peer(&self, mut io: Box<dyn Io>) {
-        let member = self.clone();
-        let Some(tasks) = self.tasks().clone() else { return };
-        tasks.spawn("greeting", |stop| async move {
-            let mut magic = [0; 4];
-            let read = tokio::time::timeout(IDLE, io.read_exact(&mut magic));
-            let read = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                read = read => read,
-            };
-            if matches!(read, Ok(Ok(_))) && &magic == MAGIC {
-                member.serve_peer(io);
-            }
-        });
-    }
-
     /// Hands leadership over if this member leads, finishes what is under way, and stops.
     pub async fn stop(&self, grace: Duration) -> Result<(), DrainTimeout> {
         let Some(tasks) = self.tasks().take() else { return Ok(()) };
@@ -541,119 +494,6 @@ impl Member {
         self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn converse(&self, mut io: Box<dyn Io>) -> io::Result<()> {
-        let io = &mut *io;
-        let hello = receive_hello(io).await?;
-        let own = self.inner.caller.cluster;
-        if hello.cluster != own {
-            tracing::warn!(
-                from = format_args!("{:x}", hello.from),
-                cluster = format_args!("{:x}", hello.cluster),
-                "refused a member of another cluster"
-            );
-            return send(io, &Welcome::OtherCluster(own)).await;
-        }
-        send(io, &Welcome::Ok).await?;
-        loop {
-            let (request, bytes): (Request, usize) = receive_counted(io, IDLE).await?;
-            if request.carries_entries() {
-                self.inner.figures.received(bytes);
-            }
-            let mut reply = Box::pin(self.handle(request));
-            let reply = loop {
-                tokio::select! {
-                    biased;
-                    reply = &mut reply => break reply,
-                    () = tokio::time::sleep(SIGN) => send(io, &Reply::Working).await?,
-                }
-            };
-            send(io, &reply).await?;
-        }
-    }
-
-    /// Takes over the leader's state.
-    async fn install(&self, vote: Vote, snapshot: Snapshot) -> Result<Reply, String> {
-        let installed = self.inner.raft.install_full_snapshot(vote, snapshot).await;
-        let response = installed.map_err(|error| error.to_string())?;
-        // Where this member has agreed entries as far as the snapshot's, the library takes nothing
-        // over and answers at once, though they may not be safe here yet. To the leader the answer
-        // says that they are, and it would never send again what a loss of power took.
-        self.inner.log.settle().await.map_err(|error| error.to_string())?;
-        Ok(Reply::Snapshot(response))
-    }
-
-    async fn handle(&self, request: Request) -> Reply {
-        let raft = &self.inner.raft;
-        let result = match request {
-            Request::Append(request) => {
-                let now = tokio::time::Instant::now();
-                *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-                raft.append_entries(request).await.map(Reply::Append).map_err(said)
-            }
-            Request::Vote(request) => raft.vote(request).await.map(Reply::Vote).map_err(said),
-            Request::PreVote(request) => {
-                raft.pre_vote(request).await.map(Reply::Vote).map_err(said)
-            }
-            Request::Offer(parts) => {
-                let held = self.inner.store.offered(parts).await;
-                let busy = || Reply::Failed("another checkpoint is being installed".to_owned());
-                self.or_end(held.map(|held| held.map_or_else(busy, Reply::Held))).await
-            }
-            Request::Piece { part, offset, data } => {
-                let held = self.inner.store.receive(part, offset, data).await;
-                let missing = || Reply::Failed("this part was not offered".to_owned());
-                let reply =
-                    |upto: Option<u64>| upto.map_or_else(missing, |upto| Reply::Held(vec![upto]));
-                self.or_end(held.map(reply)).await
-            }
-            Request::Snapshot { vote, meta, manifest } => {
-                match self.or_end(self.inner.store.received(manifest).await).await {
-                    Ok(Some(snapshot)) => self.install(vote, Snapshot { meta, snapshot }).await,
-                    Ok(None) => Err("not all parts of the checkpoint have come".to_owned()),
-                    Err(why) => Err(why),
-                }
-            }
-            Request::TransferLeader(request) => {
-                let handled = raft.handle_transfer_leader(request).await;
-                handled.map(Reply::TransferLeader).map_err(|error| error.to_string())
-            }
-            Request::Propose(commands) => Ok(self.handle_proposal(commands).await),
-            Request::ReadIndex => {
-                let index = self.inner.reader.read_index().await;
-                Ok(index.map_or(Reply::NotLeader, Reply::ReadIndex))
-            }
-            Request::Lease(ask) => {
-                let answer = self.inner.leases.answer(ask).await;
-                Ok(answer.map_or(Reply::NotLeader, Reply::Lease))
-            }
-        };
-        result.unwrap_or_else(Reply::Failed)
-    }
-
-    /// Ends the member where storing what came has failed: its disk may not be relied on.
-    async fn or_end<T>(&self, stored: io::Result<T>) -> Result<T, String> {
-        match stored {
-            Ok(done) => Ok(done),
-            // What another sent says nothing about this member's disk.
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error.to_string()),
-            Err(error) => {
-                let why = error.to_string();
-                tracing::error!("{why}; nothing more is written: this member stops");
-                self.end(why.clone()).await;
-                Err(why)
-            }
-        }
-    }
-
-    /// Ends the member with its log, also where nobody waits for what could not be written.
-    async fn end_with_log(&self, stop: CancellationToken) {
-        if stop.run_until_cancelled(self.inner.log.stopped()).await.is_some()
-            && self.status().failed.is_none()
-        {
-            self.end("the log cannot be written any more".to_owned()).await;
-        }
-    }
-
     async fn end(&self, why: String) {
         self.broken().get_or_insert(why);
         // It ends because it cannot go on: how the library ends is of no interest.
@@ -663,124 +503,9 @@ impl Member {
     fn broken(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.inner.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    async fn handle_proposal(&self, commands: Vec<Command>) -> Reply {
-        match self.inner.proposer.propose(commands, true, FORWARDED).await {
-            Ok(applied) => Reply::Proposed(applied),
-            Err(
-                ProposeError::NotLeader
-                | ProposeError::NoLeader
-                | ProposeError::Overloaded
-                | ProposeError::Stopping,
-            ) => Reply::NotLeader,
-            Err(error @ ProposeError::Unknown { .. }) => Reply::Failed(error.to_string()),
-        }
-    }
-
-    /// Takes note of who leads whenever that changes. A member that leads alone has nobody to give
-    /// signs of life to and nobody to hear them from: the library's clock stands still then.
-    async fn see_leaders(&self, clock: Arc<dyn Clock>, stop: CancellationToken) {
-        let mut standing = self.inner.standing.clone();
-        loop {
-            self.inner.figures.led_by(standing.leader(), clock.now());
-            self.inner.raft.runtime_config().tick(standing.alone_in().is_none());
-            if stop.run_until_cancelled(standing.changed()).await != Some(true) {
-                return;
-            }
-        }
-    }
-
-    /// Proposes the removal of keys as soon as they are due, while this member leads.
-    async fn expire(&self, clock: Arc<dyn Clock>, stop: CancellationToken) {
-        let mut chores = self.inner.store.chores();
-        loop {
-            let due = chores.borrow_and_update().expiry;
-            let wait = due.map(|due| due.since(clock.now()).max(EXPIRY_STEP));
-            let slept = async {
-                match wait {
-                    Some(wait) => tokio::time::sleep(wait).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = slept => {}
-                changed = chores.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    continue;
-                }
-            }
-            let now = clock.now();
-            if due.is_some_and(|due| due <= now) && self.inner.raft.is_leader() {
-                self.expire_now(now).await;
-            }
-        }
-    }
-
-    async fn expire_now(&self, now: Timestamp) {
-        let proposed = self.inner.proposer.propose(vec![Command::Expire], false, FORWARDED).await;
-        if let Err(error) = proposed {
-            tracing::debug!(%error, now = now.as_nanos(), "keys are due, and could not be removed");
-        }
-    }
-
-    /// Frees memory after each compaction, in steps between which batches are applied.
-    async fn sweep(&self, stop: CancellationToken) {
-        let mut chores = self.inner.store.chores();
-        loop {
-            let dropped = chores.wait_for(|chores| chores.unswept);
-            if !matches!(stop.run_until_cancelled(dropped).await, Some(Ok(_))) {
-                return;
-            }
-            while self.inner.store.compact_step() {
-                let paused = stop.run_until_cancelled(tokio::time::sleep(SWEEP_PAUSE)).await;
-                if paused.is_none() {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Makes a checkpoint whenever the log has grown by as much as its options say.
-    async fn checkpoint(&self, stop: CancellationToken) {
-        while stop.run_until_cancelled(self.inner.log.has_grown()).await.is_some() {
-            // Right after a start there may be nothing yet that the last one does not have.
-            let mut progress = self.progress();
-            let saved = self.inner.store.saved_index();
-            let newer = progress.wait_for(|progress| progress.applied > saved);
-            if !matches!(stop.run_until_cancelled(newer).await, Some(Ok(_))) {
-                return;
-            }
-            self.inner.log.reset_bytes_written();
-            match stop.run_until_cancelled(self.inner.make_checkpoint()).await {
-                None => return,
-                Some(Ok(())) => {}
-                Some(Err(error)) => tracing::warn!(%error, "no checkpoint was made"),
-            }
-        }
-    }
 }
 
 impl Inner {
-    /// Makes a checkpoint, and then shortens the log to what may be kept behind it.
-    async fn make_checkpoint(&self) -> Result<(), Fatal<TypeConfig>> {
-        use openraft::async_runtime::watch::WatchReceiver as _;
-
-        let before = self.raft.metrics().borrow_watched().snapshot;
-        self.raft.trigger().snapshot().await?;
-        let wait = self.raft.wait(Some(CHECKPOINT_TAKES));
-        // What goes wrong here is told by whoever makes it; the next one shortens the log.
-        let made = wait.metrics(|metrics| metrics.snapshot > before, "a checkpoint").await;
-        let upto = self.log.index_before_last(BYTES_KEPT);
-        if made.is_ok() && upto > 0 {
-            self.raft.trigger().purge_log(upto).await?;
-        }
-        Ok(())
-    }
-
     /// Makes another member lead, the one whose log is the longest, and waits until it does.
     async fn hand_over(&self) {
         use openraft::async_runtime::watch::WatchReceiver as _;
@@ -816,11 +541,6 @@ impl Inner {
         let taken = self.raft.wait(Some(deadline)).metrics(taken, "another leads").await;
         taken.map(drop).map_err(|_| MoveError::Late)
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
-fn said(error: RaftError<TypeConfig>) -> String {
-    error.to_string()
 }
 
 async fn start_raft(
