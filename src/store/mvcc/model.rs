@@ -10,17 +10,18 @@ use crate::store::mvcc::checkpoint::Checkpoint;
 use crate::store::mvcc::error::MvccError;
 use crate::store::mvcc::events::{Event, EventFilter, FollowBudget};
 use crate::store::mvcc::key_range::KeyRange;
-use crate::store::mvcc::range::{Range, RangeResult, SortOrder, SortTarget};
+use crate::store::mvcc::range::{Range, RangeResult, SortOrder, SortTarget, field_bytes};
 use crate::store::mvcc::restore::Restore;
 use crate::store::mvcc::saved::tests::SMALL;
 use crate::store::mvcc::saved::{self, Head};
 use crate::store::mvcc::store::Store;
+use crate::store::mvcc::tree::Live;
 use crate::store::mvcc::txn::{
     Compare, CompareResult, CompareTarget, DeleteRange, Op, OpOutcome, Put, Txn, TxnOutcome,
 };
 use crate::store::mvcc::txn_check::check_txn;
 use crate::store::mvcc::version::{KeyValue, Version};
-use crate::store::mvcc::view::View;
+use crate::store::mvcc::view::{NEWEST, View};
 
 /// Every version there ever was.
 #[derive(Debug, Clone)]
@@ -402,6 +403,10 @@ fn check_look(view: &View, model: &Model, query: &Range<'static>, since: i64) {
     assert_eq!(found, model.range(query));
     let counted = view.range(&Range { count_only: true, ..*query }).map(|found| found.count);
     assert_eq!(counted, model.range(query).map(|found| found.count));
+    // What an answer says of its length before it is encoded.
+    let seen = view.seen(query.range, NEWEST);
+    let seen = seen.map(|version| Live { count: 1, bytes: field_bytes(version) }).sum();
+    assert_eq!(view.newest(query.range), seen);
     if model.readable(since).is_ok() {
         let hash = view.hash_keys(since).unwrap();
         let until = if since <= 0 { model.revision } else { since };

@@ -123,6 +123,7 @@ impl<E: Entry> Node<E> {
             Self::Leaf(entries) => {
                 let mut right = Vec::with_capacity(LEAF_ROOM);
                 right.extend(entries.drain(middle..));
+                entries.shrink_to(LEAF_ROOM);
                 (separator(entries[middle - 1].key(), right[0].key()), Self::Leaf(right))
             }
             Self::Branch(branch) => {
@@ -139,7 +140,10 @@ impl<E: Entry> Node<E> {
     /// Takes in its right neighbour.
     pub(super) fn absorb(&mut self, separator: &[u8], right: Self) {
         match (self, right) {
-            (Self::Leaf(left), Self::Leaf(right)) => left.extend(right),
+            (Self::Leaf(left), Self::Leaf(right)) => {
+                left.reserve_exact(LEAF_ROOM.saturating_sub(left.len()).max(right.len()));
+                left.extend(right);
+            }
             (Self::Branch(left), Self::Branch(right)) => {
                 left.separators.insert(left.separators.len(), separator);
                 left.separators.append(&right.separators);

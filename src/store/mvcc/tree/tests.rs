@@ -11,7 +11,8 @@ use super::{Entry, Live, Tree};
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Item {
     key: Vec<u8>,
-    live: bool,
+    /// How many bytes it has, if it is live.
+    live: Option<u8>,
 }
 
 impl Entry for Item {
@@ -20,18 +21,18 @@ impl Entry for Item {
     }
 
     fn is_live(&self) -> bool {
-        self.live
+        self.live.is_some()
     }
 
     fn bytes(&self) -> usize {
-        self.key.len()
+        self.live.unwrap_or_default().into()
     }
 }
 
 /// Counts what is live of keys.
-fn live<'a>(keys: impl Iterator<Item = (&'a Vec<u8>, &'a bool)>) -> Live {
-    let live = keys.filter(|(_, live)| **live);
-    live.map(|(key, _)| Live { count: 1, bytes: key.len() }).sum()
+fn live<'a>(keys: impl Iterator<Item = (&'a Vec<u8>, &'a Option<u8>)>) -> Live {
+    let live = keys.filter_map(|(_, live)| *live);
+    live.map(|bytes| Live { count: 1, bytes: bytes.into() }).sum()
 }
 
 /// Checks order, counts and fill of a node and all below it; returns its height.
@@ -61,14 +62,14 @@ fn check(node: &Arc<Node<Item>>, low: &[u8], high: Option<&[u8]>, is_root: bool)
     }
 }
 
-fn check_whole(tree: &Tree<Item>, plain: &BTreeMap<Vec<u8>, bool>) {
+fn check_whole(tree: &Tree<Item>, plain: &BTreeMap<Vec<u8>, Option<u8>>) {
     check(&tree.root, b"", None, true);
     let found = tree.iter().map(|item| (&item.key, &item.live));
     assert!(found.eq(plain.iter()));
     assert_eq!(tree.live(), live(plain.iter()));
 }
 
-fn check_around(tree: &Tree<Item>, plain: &BTreeMap<Vec<u8>, bool>, key: &[u8]) {
+fn check_around(tree: &Tree<Item>, plain: &BTreeMap<Vec<u8>, Option<u8>>, key: &[u8]) {
     assert_eq!(tree.get(key).map(|item| item.live), plain.get(key).copied());
     let before = live(plain.range(..key.to_vec()));
     assert_eq!(tree.live_before(key), before);
@@ -88,8 +89,8 @@ proptest! {
 
     #[test]
     fn it_does_what_a_sorted_map_does(
-        built in proptest::collection::btree_map(key(), any::<bool>(), 0..800),
-        steps in proptest::collection::vec((0_u8..5, key(), any::<bool>()), 1..900),
+        built in proptest::collection::btree_map(key(), any::<Option<u8>>(), 0..800),
+        steps in proptest::collection::vec((0_u8..5, key(), any::<Option<u8>>()), 1..900),
         shrink in any::<bool>(),
     ) {
         let items = built.iter().map(|(key, live)| Item { key: key.clone(), live: *live });
@@ -137,8 +138,8 @@ fn leaves(node: &Node<Item>, look: &mut impl FnMut(&Vec<Item>)) {
 }
 
 #[test]
-fn leaves_that_are_written_to_are_of_one_size_and_full_where_keys_come_in_order() {
-    let item = |number: u32| Item { key: number.to_be_bytes().to_vec(), live: true };
+fn leaves_that_are_written_to_have_one_size_and_are_full_where_keys_come_in_order() {
+    let item = |number: u32| Item { key: number.to_be_bytes().to_vec(), live: Some(1) };
     for spread in [1, 0x9E37_79B1] {
         let mut tree = Tree::default();
         for number in 0..4000_u32 {
@@ -158,6 +159,10 @@ fn leaves_that_are_written_to_are_of_one_size_and_full_where_keys_come_in_order(
         });
         let least = if spread == 1 { LEAF_ROOM * 3 / 4 } else { LEAF_ROOM / 2 };
         assert!(entries >= count * least - LEAF_ROOM, "{entries} in {count} leaves");
+        for number in (0..4000_u32).filter(|number| number % 7 > 1) {
+            tree.remove(item(number.wrapping_mul(spread)).key()).unwrap();
+        }
+        leaves(&tree.root, &mut |leaf| assert_eq!(leaf.capacity(), LEAF_ROOM));
     }
 }
 
@@ -168,8 +173,8 @@ fn a_tree_can_be_emptied_and_filled_again() {
     for round in 0..3_u32 {
         for number in 0..3000_u32 {
             let key = number.to_be_bytes().to_vec();
-            tree.insert(Item { key: key.clone(), live: number % 3 != round });
-            plain.insert(key, number % 3 != round);
+            tree.insert(Item { key: key.clone(), live: (number % 3 != round).then_some(1) });
+            plain.insert(key, (number % 3 != round).then_some(1));
         }
         check_whole(&tree, &plain);
         for number in (0..3000_u32).rev() {
@@ -183,10 +188,10 @@ fn a_tree_can_be_emptied_and_filled_again() {
 
 #[test]
 fn a_write_copies_only_what_another_copy_has() {
-    let entry = |number: u32| Item { key: number.to_be_bytes().to_vec(), live: true };
+    let entry = |number: u32| Item { key: number.to_be_bytes().to_vec(), live: Some(1) };
     let mut tree = Tree::from_sorted((0..10_000).map(entry).collect());
     let copy = tree.clone();
-    tree.update(&7_u32.to_be_bytes(), |item| item.live = false);
+    tree.update(&7_u32.to_be_bytes(), |item| item.live = None);
     let (Node::Branch(new), Node::Branch(old)) = (&*tree.root, &*copy.root) else {
         panic!("ten thousand entries in one leaf");
     };
@@ -196,6 +201,6 @@ fn a_write_copies_only_what_another_copy_has() {
     }
     let root = Arc::as_ptr(&tree.root);
     drop(copy);
-    tree.update(&9_u32.to_be_bytes(), |item| item.live = false);
+    tree.update(&9_u32.to_be_bytes(), |item| item.live = None);
     assert_eq!(Arc::as_ptr(&tree.root), root, "what nobody else has is changed in place");
 }
