@@ -199,8 +199,10 @@ fn head(image: &[u8], at: usize) -> Option<Head> {
     (head.body_bytes() <= image.len() - at - HEAD_BYTES).then_some(head)
 }
 
-/// How far apart [`Sums`] are.
+/// How far apart [`Sums`] are: a sum of so many bytes takes about as long as the rest of a question.
 const SUM_BYTES: usize = 4 << 10;
+/// Lengths have so many bits.
+const POWERS: usize = 32;
 
 /// Checksums of any stretch of an image, each in about the time that a few KiB take: CRC is linear, so
 /// that of a stretch follows from those of all that is in front of its two ends.
@@ -208,6 +210,8 @@ struct Sums<'a> {
     image: &'a [u8],
     /// Those of all in front of each multiple of [`SUM_BYTES`].
     every: Vec<u32>,
+    /// What two to the power of so many zero bytes behind it make of a checksum, bit for bit.
+    zeros: [[u32; 32]; POWERS],
 }
 
 impl<'a> Sums<'a> {
@@ -216,7 +220,13 @@ impl<'a> Sums<'a> {
         for piece in image.chunks(SUM_BYTES) {
             every.push(crc32c::crc32c_append(every[every.len() - 1], piece));
         }
-        Self { image, every }
+        let mut zeros = [[0; 32]; POWERS];
+        zeros[0] = std::array::from_fn(|bit| crc32c::crc32c_combine(1 << bit, 0, 1));
+        for power in 1..POWERS {
+            let half = zeros[power - 1];
+            zeros[power] = half.map(|crc| shifted(crc, &half));
+        }
+        Self { image, every, zeros }
     }
 
     /// Returns the checksum of all in front of `end`.
@@ -230,8 +240,20 @@ impl<'a> Sums<'a> {
         if length < 2 * SUM_BYTES {
             return crc32c::crc32c_append(crc, &self.image[start..start + length]);
         }
-        crc32c::crc32c_combine(crc ^ self.before(start), self.before(start + length), length)
+        let mut crc = crc ^ self.before(start);
+        for (power, zeros) in self.zeros.iter().enumerate() {
+            if length >> power & 1 == 1 {
+                crc = shifted(crc, zeros);
+            }
+        }
+        crc ^ self.before(start + length)
     }
+}
+
+/// Returns what zero bytes behind it make of a checksum.
+fn shifted(crc: u32, zeros: &[u32; 32]) -> u32 {
+    let bits = zeros.iter().enumerate().filter(|(bit, _)| crc >> bit & 1 == 1);
+    bits.fold(0, |sum, (_, image)| sum ^ image)
 }
 
 fn u32_at(image: &[u8], at: usize) -> Option<u32> {

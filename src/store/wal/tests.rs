@@ -260,25 +260,25 @@ fn what_was_found_after_the_disk_failed_outlives_the_next_crash() {
 
 #[test]
 fn values_that_look_like_heads_of_long_records_do_not_keep_a_torn_log_from_being_read() {
-    let length = 16_u64 << 20;
-    // So far behind that what was safe may be where the lengths say.
-    let mut image = frame::header_bytes(1);
-    let first = vec![b'x'; usize::try_from(length).unwrap()];
-    frame::write(&mut image, 1, frame::HEADER_BYTES, frame::HEADER_BYTES, &first);
-    let end = image.len() as u64;
-    // Each eight of its first bytes are a length, and where something would have been safe.
-    let mut body = length.to_le_bytes().repeat(1 << 15);
-    body.resize(17 << 20, 0);
-    frame::write(&mut image, 1, end, frame::HEADER_BYTES, &body);
-    *image.last_mut().unwrap() = 1;
-    let padding = image.len() - body.len() - usize::try_from(end).unwrap();
-    assert_eq!(padding, 16, "the last byte is one of the body");
-    let tail = image.len() as u64;
-    let scanned = frame::scan(&image, 1, |_| ());
-    assert_eq!(scanned, frame::Scan { end, closed: false, damaged: false });
-    // A long record that was written when the torn one was safe is found behind all of them.
-    frame::write(&mut image, 1, tail, tail, &body);
-    assert!(frame::scan(&image, 1, |_| ()).damaged);
-    *image.last_mut().unwrap() = 1;
-    assert!(!frame::scan(&image, 1, |_| ()).damaged, "nor is that one whole");
+    for length in [9 << 10, (16_u64 << 20) + 5] {
+        // So far behind that what was safe may be where the lengths say.
+        let mut image = frame::header_bytes(1);
+        let first = vec![b'x'; usize::try_from(length).unwrap()];
+        frame::write(&mut image, 1, frame::HEADER_BYTES, frame::HEADER_BYTES, &first);
+        let end = image.len() as u64;
+        // Each eight of its first bytes are a length, and where something would have been safe.
+        let mut body = length.to_le_bytes().repeat(1 << 15);
+        body.resize(body.len() + first.len() + 1, 0);
+        frame::write(&mut image, 1, end, frame::HEADER_BYTES, &body);
+        let last = usize::try_from(end).unwrap() + frame::HEAD_BYTES + body.len() - 1;
+        image[last] = 1;
+        let tail = image.len() as u64;
+        let scanned = frame::scan(&image, 1, |_| ());
+        assert_eq!(scanned, frame::Scan { end, closed: false, damaged: false });
+        // A long record that was written when the torn one was safe is found behind all of them.
+        frame::write(&mut image, 1, tail, tail, &body);
+        assert!(frame::scan(&image, 1, |_| ()).damaged);
+        image[last + usize::try_from(tail - end).unwrap()] = 1;
+        assert!(!frame::scan(&image, 1, |_| ()).damaged, "nor is that one whole");
+    }
 }
