@@ -50,6 +50,8 @@ const READY: u64 = 64;
 const REST: Duration = Duration::from_millis(500);
 /// Which part of what makes the log have grown is worth a checkpoint when it is at rest.
 const REST_SHARE: u64 = 8;
+/// Which part of what a checkpoint writes anew each time has to be written to the log before.
+const WHOLE_SHARE: u64 = 4;
 
 /// A record, with its entry as `E`: whole, or as [`Kept`].
 ///
@@ -364,7 +366,7 @@ pub struct LogStore {
 struct Grown {
     bytes: AtomicU64,
     /// So many are worth a checkpoint when nothing more is written.
-    some: u64,
+    some: AtomicU64,
     /// So many are worth one at once.
     many: u64,
     told: Notify,
@@ -372,14 +374,26 @@ struct Grown {
 
 impl Grown {
     fn new(many: u64) -> Self {
-        let some = many / REST_SHARE;
-        Self { bytes: AtomicU64::new(0), some, many, told: Notify::new() }
+        let grown =
+            Self { bytes: AtomicU64::new(0), some: AtomicU64::new(0), many, told: Notify::new() };
+        grown.weigh(0);
+        grown
+    }
+
+    /// Decides how many are some, where each checkpoint writes `whole` bytes anew.
+    fn weigh(&self, whole: u64) {
+        let some = (self.many / REST_SHARE).max(whole / WHOLE_SHARE).clamp(1, self.many.max(1));
+        self.some.store(some, Ordering::Relaxed);
+    }
+
+    fn some(&self) -> u64 {
+        self.some.load(Ordering::Relaxed)
     }
 
     fn by(&self, bytes: u64) {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let reached = |level| before < level && before + bytes >= level;
-        if reached(self.some) || reached(self.many) {
+        if reached(self.some()) || reached(self.many) {
             self.told.notify_one();
         }
     }
@@ -393,7 +407,7 @@ impl Grown {
                 return;
             }
             let told = self.told.notified();
-            if known < self.some {
+            if known < self.some() {
                 told.await;
             } else if tokio::time::timeout(REST, told).await.is_err()
                 && known == self.bytes.load(Ordering::Relaxed)
@@ -469,9 +483,11 @@ impl LogStore {
     }
 
     /// Returns once the records that no checkpoint covers take as many bytes as the options say, or
-    /// an eighth of it and nothing was written for half a second: those recovered and those written since
-    /// the last [`LogStore::reset_bytes_written`].
-    pub async fn has_grown(&self) {
+    /// some and nothing was written for half a second: those recovered and those written since the last
+    /// [`LogStore::reset_bytes_written`]. Some are an eighth, but not less than a quarter of the `whole`
+    /// bytes that each checkpoint writes, however little has changed.
+    pub async fn has_grown(&self, whole: u64) {
+        self.grown.weigh(whole);
         self.grown.enough().await;
     }
 
@@ -755,6 +771,18 @@ mod tests {
                 grown.by(11);
             }
         };
+        grown.bytes.store(0, Ordering::Relaxed);
+        grown.weigh(200);
+        grown.by(49);
+        assert!(!long().await, "a checkpoint would write four times as much");
+        grown.by(1);
+        assert!(long().await, "it is worth that");
+        grown.weigh(4_000);
+        assert!(!long().await, "it is not worth ten times as much");
+        grown.by(30);
+        assert!(soon().await, "but what a start has to read has its limit");
+        grown.bytes.store(0, Ordering::Relaxed);
+        grown.weigh(0);
         let (at, ()) = tokio::join!(
             async {
                 grown.enough().await;

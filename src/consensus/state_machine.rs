@@ -32,7 +32,7 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(1);
 /// Steps between two such pauses. A pause is two to five times as long as it should be where the machine
 /// is busy, and until all is let go no other checkpoint is made: with a pause after each step, what was
 /// written meanwhile came to hundreds of mebibytes.
-const SETTLE_STEPS: usize = 8;
+const SETTLE_STEPS: usize = 40;
 
 /// Where in the log the machine stands, and who the members are there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,6 +286,13 @@ impl StateMachine {
     pub fn saved_index(&self) -> u64 {
         let newest = self.newest();
         newest.as_ref().map_or(0, |(position, _)| position.index())
+    }
+
+    /// Returns how many bytes the newest checkpoint has beside its parts: each is written anew with
+    /// all of them.
+    pub fn manifest_bytes(&self) -> u64 {
+        let newest = self.newest();
+        newest.as_ref().map_or(0, |(_, stored)| stored.manifest().len() as u64)
     }
 
     fn path_at(&self, position: &Position) -> PathBuf {

@@ -101,7 +101,11 @@ impl Member {
 
     /// Makes a checkpoint whenever the log has grown by as much as its options say.
     pub(super) async fn checkpoint(&self, stop: CancellationToken) {
-        while stop.run_until_cancelled(self.inner.log.has_grown()).await.is_some() {
+        loop {
+            let grown = self.inner.log.has_grown(self.inner.store.manifest_bytes());
+            if stop.run_until_cancelled(grown).await.is_none() {
+                return;
+            }
             // Right after a start there may be nothing yet that the last one does not have.
             let mut progress = self.progress();
             let saved = self.inner.store.saved_index();
