@@ -46,6 +46,10 @@ pub const GATEWAY_BYTES_MAX: usize = 2 * (REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTE
 /// Bytes of keys in one message of a streamed range: what is in memory of it at a time.
 pub const RANGE_PART_BYTES: u64 = 512 << 10;
 
+/// Bytes of answers that are kept for those who read them slowly, of all together; one answer alone may
+/// be longer.
+pub const SLOW_ANSWERS_BYTES_MAX: usize = 128 << 20;
+
 /// Watches on one stream: each is a few hundred bytes.
 pub const WATCHES_MAX: usize = 65_536;
 
@@ -62,7 +66,7 @@ pub const HTTP2_STREAMS_MAX: u32 = 16_384;
 pub const COMPACT_EVENTS_MAX: usize = 1_000;
 
 /// Versions that one step after a checkpoint lets go of: well below a millisecond.
-pub const SETTLE_VERSIONS_MAX: usize = 500;
+pub const SETTLE_VERSIONS_MAX: usize = 100;
 
 /// Events that the v2 API remembers for `waitIndex`: clients rely on exactly this number.
 pub const V2_HISTORY_EVENTS: usize = 1_000;
