@@ -8,7 +8,7 @@
 //! piece does not.
 //!
 //! The view does not change, whatever is written or compacted meanwhile. It keeps what it has in memory,
-//! so who reads slowly may not have it for long: [`Readers`] encodes what is left after [`VIEW_HELD`],
+//! so who reads slowly may not have it for long: [`Readers`] encodes what is left after ten seconds,
 //! and then it is the bytes of the answer that are kept, and no more than those. Where that comes to too
 //! much for all together, an answer ends early, and says so.
 
