@@ -3,14 +3,13 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
-use futures_util::future;
-use futures_util::task::{ArcWake, AtomicWaker, waker_ref};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt as _, future};
 use http::Request;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -256,37 +255,19 @@ async fn until_done<C>(
 }
 
 /// Waits for `work`; `None` on `stop`. All connections have one `stop`, and a look at it takes two
-/// locks: so it is looked at only when it wakes, which it does by a waker of its own.
+/// locks: in a set of its own it is looked at only when it wakes.
 async fn unless_stopped<W>(mut work: Pin<&mut W>, stop: &CancellationToken) -> Option<W::Output>
 where
     W: Future,
 {
-    let mut stopped = std::pin::pin!(stop.cancelled());
-    let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
+    let mut stopped = FuturesUnordered::from_iter([stop.cancelled()]);
     future::poll_fn(|context| {
-        bell.task.register(context.waker());
-        if bell.rung.swap(false, Ordering::SeqCst) {
-            let bell = waker_ref(&bell);
-            if stopped.as_mut().poll(&mut Context::from_waker(&bell)).is_ready() {
-                return Poll::Ready(None);
-            }
+        if stopped.poll_next_unpin(context).is_ready() {
+            return Poll::Ready(None);
         }
         work.as_mut().poll(context).map(Some)
     })
     .await
-}
-
-/// What one future wakes its task by.
-struct Bell {
-    rung: AtomicBool,
-    task: AtomicWaker,
-}
-
-impl ArcWake for Bell {
-    fn wake_by_ref(bell: &Arc<Self>) {
-        bell.rung.store(true, Ordering::SeqCst);
-        bell.task.wake();
-    }
 }
 
 #[cfg(test)]
