@@ -108,11 +108,7 @@ impl From<Event> for keys_v2::Event {
 
 impl From<&Event> for keys_v2::Event {
     fn from(event: &Event) -> Self {
-        Self {
-            action: event.action,
-            node: Some((&event.node).into()),
-            prev_node: event.prev.as_ref().map(Into::into),
-        }
+        event.clone().into()
     }
 }
 
