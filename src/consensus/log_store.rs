@@ -11,20 +11,19 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::consensus::figures::Figures;
+use crate::consensus::grown::Grown;
 use crate::consensus::mistakes::{Mistake, Mistakes};
 use crate::consensus::types::{Entry, LogId, TypeConfig, Vote};
 use crate::foundation::exit::chain;
@@ -46,12 +45,6 @@ pub enum WriterKind {
 
 /// Entries behind the last one that are kept ready to be read; older ones are decoded when asked for.
 const READY: u64 = 64;
-/// How long nothing must have been written for the log to be at rest.
-const REST: Duration = Duration::from_millis(500);
-/// Which part of what makes the log have grown is worth a checkpoint when it is at rest.
-const REST_SHARE: u64 = 8;
-/// Which part of what a checkpoint writes anew each time has to be written to the log before.
-const WHOLE_SHARE: u64 = 4;
 
 /// A record, with its entry as `E`: whole, or as [`Kept`].
 ///
@@ -361,63 +354,6 @@ pub struct LogStore {
     grown: Arc<Grown>,
 }
 
-/// How many bytes were written, and who waits for them to be many.
-#[derive(Debug)]
-struct Grown {
-    bytes: AtomicU64,
-    /// So many are worth a checkpoint when nothing more is written.
-    some: AtomicU64,
-    /// So many are worth one at once.
-    many: u64,
-    told: Notify,
-}
-
-impl Grown {
-    fn new(many: u64) -> Self {
-        let grown =
-            Self { bytes: AtomicU64::new(0), some: AtomicU64::new(0), many, told: Notify::new() };
-        grown.weigh(0);
-        grown
-    }
-
-    /// Decides how many are some, where each checkpoint writes `whole` bytes anew.
-    fn weigh(&self, whole: u64) {
-        let some = (self.many / REST_SHARE).max(whole / WHOLE_SHARE).clamp(1, self.many.max(1));
-        self.some.store(some, Ordering::Relaxed);
-    }
-
-    fn some(&self) -> u64 {
-        self.some.load(Ordering::Relaxed)
-    }
-
-    fn by(&self, bytes: u64) {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let reached = |level| before < level && before + bytes >= level;
-        if reached(self.some()) || reached(self.many) {
-            self.told.notify_one();
-        }
-    }
-
-    /// Returns once there are many, or some and then none more for a while. Nothing wakes it while
-    /// there are few.
-    async fn enough(&self) {
-        loop {
-            let known = self.bytes.load(Ordering::Relaxed);
-            if known >= self.many {
-                return;
-            }
-            let told = self.told.notified();
-            if known < self.some() {
-                told.await;
-            } else if tokio::time::timeout(REST, told).await.is_err()
-                && known == self.bytes.load(Ordering::Relaxed)
-            {
-                return;
-            }
-        }
-    }
-}
-
 impl LogStore {
     /// Recovers the log in `folder` and starts its writer, which ends with the last clone.
     pub fn open(
@@ -509,7 +445,7 @@ impl LogStore {
 
     /// Starts to count bytes anew.
     pub fn reset_bytes_written(&self) {
-        self.grown.bytes.store(0, Ordering::Relaxed);
+        self.grown.reset();
     }
 
     /// Waits until all that was given to the log before this call is safe.
@@ -743,54 +679,6 @@ mod tests {
         assert_eq!(store.index_before_last(one + 1), 7);
         assert_eq!(store.index_before_last(one * 9), 0);
         assert_eq!(store.index_before_last(one * 100), 0, "there is less");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_log_has_grown_when_it_is_long_or_at_rest_and_worth_it() {
-        let grown = Grown::new(80);
-        let soon = async || tokio::time::timeout(REST / 2, grown.enough()).await.is_ok();
-        let long = async || tokio::time::timeout(REST * 100, grown.enough()).await.is_ok();
-        grown.by(9);
-        assert!(!long().await, "it is not worth it, however long it is at rest");
-        grown.by(1);
-        assert!(!soon().await, "it is not at rest yet");
-        assert!(long().await, "an eighth is worth it");
-        grown.bytes.store(0, Ordering::Relaxed);
-        assert!(!long().await, "it counts anew");
-        grown.by(10);
-        for _ in 0..10 {
-            assert!(!soon().await, "something is written now and then");
-            grown.by(1);
-        }
-        grown.by(60);
-        assert!(soon().await, "it is long");
-        grown.bytes.store(0, Ordering::Relaxed);
-        let written = async {
-            for _ in 0..100 {
-                tokio::time::sleep(REST * 9 / 10).await;
-                grown.by(11);
-            }
-        };
-        grown.bytes.store(0, Ordering::Relaxed);
-        grown.weigh(200);
-        grown.by(49);
-        assert!(!long().await, "a checkpoint would write four times as much");
-        grown.by(1);
-        assert!(long().await, "it is worth that");
-        grown.weigh(4_000);
-        assert!(!long().await, "it is not worth ten times as much");
-        grown.by(30);
-        assert!(soon().await, "but what a start has to read has its limit");
-        grown.bytes.store(0, Ordering::Relaxed);
-        grown.weigh(0);
-        let (at, ()) = tokio::join!(
-            async {
-                grown.enough().await;
-                grown.bytes.load(Ordering::Relaxed)
-            },
-            written
-        );
-        assert!(at >= 80, "at {at}: what goes on being written is not at rest");
     }
 
     #[tokio::test(start_paused = true)]
