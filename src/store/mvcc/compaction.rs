@@ -38,8 +38,8 @@ impl Store {
         let revision = self.state.compact_revision;
         let events_max = events_max.max(1);
         let events = self.state.log.iter_from(done).take(events_max);
-        let versions = events.map(|event| event.version().clone());
-        let versions: Vec<_> = versions.take_while(|version| version.main() <= revision).collect();
+        let versions: Vec<_> =
+            events.cloned().take_while(|version| version.main() <= revision).collect();
         for version in &versions {
             self.compact_key(version.key(), revision);
         }

@@ -8,49 +8,20 @@ use crate::store::mvcc::version::Version;
 use crate::store::mvcc::view::View;
 use crate::store::mvcc::wire;
 
-/// A key was put or deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    pub(super) version: Version,
-    pub(super) prev: Option<Version>,
-}
-
 // Fields of an `Event`, with their wire types.
 const TYPE: u8 = 1 << 3;
 const DELETE: u8 = 1;
 const KV: u8 = 2 << 3 | 2;
 const PREV_KV: u8 = 3 << 3 | 2;
 
-impl Event {
-    pub(super) fn new(version: Version, prev: Option<Version>) -> Self {
-        Self { version, prev }
+/// Appends the protobuf `Event` of a version and of what was there before.
+pub fn encode(version: &Version, before: Option<&Version>, out: &mut Vec<u8>) {
+    if version.is_tombstone() {
+        out.extend_from_slice(&[TYPE, DELETE]);
     }
-
-    /// Returns what was written: a tombstone if the key was deleted.
-    pub fn version(&self) -> &Version {
-        &self.version
-    }
-
-    /// Returns what readers saw before this revision; of those that are followed, `None` too if that
-    /// is compacted, or if the key is created here.
-    pub fn prev(&self) -> Option<&Version> {
-        self.prev.as_ref()
-    }
-
-    /// Returns the key.
-    pub fn key(&self) -> &[u8] {
-        self.version.key()
-    }
-
-    /// Appends the protobuf `Event`.
-    pub fn encode(&self, with_prev: bool, out: &mut Vec<u8>) {
-        if self.version.is_tombstone() {
-            out.extend_from_slice(&[TYPE, DELETE]);
-        }
-        wire::put_field(out, KV, &[self.version.encoded()]);
-        if let Some(prev) = self.prev.as_ref().filter(|_| with_prev) {
-            wire::put_field(out, PREV_KV, &[prev.encoded()]);
-        }
+    wire::put_field(out, KV, &[version.encoded()]);
+    if let Some(before) = before {
+        wire::put_field(out, PREV_KV, &[before.encoded()]);
     }
 }
 
@@ -64,8 +35,8 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
-    fn lets_through(self, event: &Event) -> bool {
-        !if event.version.is_tombstone() { self.no_delete } else { self.no_put }
+    fn lets_through(self, event: &Version) -> bool {
+        !if event.is_tombstone() { self.no_delete } else { self.no_put }
     }
 }
 
@@ -81,19 +52,19 @@ pub struct FollowBudget {
 /// What happened since a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Followed {
-    /// Whole revisions, in order.
-    pub events: Vec<Event>,
+    /// What was written, in order: whole revisions. A tombstone says that its key was deleted.
+    pub events: Vec<Version>,
     /// The revision to go on from.
     pub next: i64,
 }
 
 impl View {
     /// Walks all events of a revision and later ones.
-    pub fn events(&self, from: i64) -> Result<impl Iterator<Item = &Event>, MvccError> {
+    pub fn events(&self, from: i64) -> Result<impl Iterator<Item = &Version>, MvccError> {
         if from < self.compact_revision {
             return Err(MvccError::Compacted { compact_revision: self.compact_revision });
         }
-        let first = self.log.partition_point(|event| event.version.main() < from);
+        let first = self.log.partition_point(|event| event.main() < from);
         Ok(self.log.iter_from(first))
     }
 
@@ -110,25 +81,28 @@ impl View {
         let mut events = Vec::new();
         let (mut bytes, mut done) = (0, 0);
         for (scanned, event) in self.events(from)?.enumerate() {
-            let main = event.version.main();
+            let main = event.main();
             let used = scanned >= budget.scanned_max || bytes >= budget.bytes_max;
             if used && done != 0 && main != done {
                 return Ok(Followed { events, next: main });
             }
             done = main;
             if range.contains(event.key()) && filter.lets_through(event) {
-                bytes += event.version.bytes();
-                events.push(self.deliverable(event));
+                bytes += event.bytes();
+                events.push(event.clone());
             }
         }
         Ok(Followed { events, next: from.max(self.revision + 1) })
     }
 
-    /// What was before the compacted revision cannot be read, so it is not told either; nor is what
-    /// was there before a key was created, which one revision can delete and put.
-    fn deliverable(&self, event: &Event) -> Event {
-        let main = event.version.main();
-        let told = main > self.compact_revision && event.version.fields().create_revision != main;
-        Event { version: event.version.clone(), prev: event.prev.clone().filter(|_| told) }
+    /// Returns what readers saw of a key before the revision of an event. What was before the compacted
+    /// revision cannot be read, so it is not told either; nor is what was there before a key was created,
+    /// which one revision can delete and put.
+    pub fn before(&self, event: &Version) -> Option<&Version> {
+        let main = event.main();
+        if main <= self.compact_revision || event.fields().create_revision == main {
+            return None;
+        }
+        self.keys.get(event.key())?.live_at(main - 1)
     }
 }

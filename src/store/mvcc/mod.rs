@@ -5,7 +5,7 @@
 //!  Store ── put, delete, txn, compact, leases ──▶ View ── clone ──▶ range, txn, follow, hash,
 //!                                                  │                checkpoint
 //!                   ┌──────────────────────────────┼────────────────────────┐
-//!              keys: Tree<Record>         log: Sequence<Event>        leases: Leases
+//!              keys: Tree<Record>         log: Sequence<Version>      leases: Leases
 //!              key ▶ newest, older        revision ▶ what changed     id ▶ ttl; id+key
 //!                   └──────────────┬───────────────┘
 //!                               Version: the encoded KeyValue, in memory of its own,
@@ -56,7 +56,7 @@ pub mod wire;
 
 pub use checkpoint::Checkpoint;
 pub use error::MvccError;
-pub use events::{Event, EventFilter, Followed};
+pub use events::{EventFilter, Followed};
 pub use expiry::Expiry;
 pub use hash::KeysHash;
 pub use key_range::KeyRange;

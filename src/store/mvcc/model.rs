@@ -8,7 +8,7 @@ use proptest::sample::select;
 
 use crate::store::mvcc::checkpoint::Checkpoint;
 use crate::store::mvcc::error::MvccError;
-use crate::store::mvcc::events::{Event, EventFilter, FollowBudget};
+use crate::store::mvcc::events::{EventFilter, FollowBudget};
 use crate::store::mvcc::key_range::KeyRange;
 use crate::store::mvcc::range::{Range, RangeResult, SortOrder, SortTarget, field_bytes};
 use crate::store::mvcc::restore::Restore;
@@ -221,14 +221,14 @@ impl Model {
         Ok(())
     }
 
-    fn events(&self, from: i64, range: KeyRange<&[u8]>) -> Vec<Event> {
+    fn events(&self, from: i64, range: KeyRange<&[u8]>) -> Vec<(Version, Option<Version>)> {
         let from = self.history.iter().filter(|version| version.main() >= from);
         from.filter(|version| range.contains(version.key()))
             .map(|version| {
                 let main = version.main();
                 let told = main > self.compacted && version.fields().create_revision != main;
                 let prev = self.newest(version.key(), main - 1).filter(|_| told);
-                Event::new(version.clone(), prev.cloned())
+                (version.clone(), prev.cloned())
             })
             .collect()
     }
@@ -431,8 +431,9 @@ fn check_follow(view: &View, model: &Model, range: KeyRange<&[u8]>, since: i64) 
         let followed = view.follow(next, &range, filter, budget).unwrap();
         assert!(followed.next > next || followed.events.is_empty());
         let within = next..followed.next;
-        assert!(followed.events.iter().all(|event| within.contains(&event.version().main())));
-        all.extend(followed.events);
+        assert!(followed.events.iter().all(|event| within.contains(&event.main())));
+        let told = |event: Version| (event.clone(), view.before(&event).cloned());
+        all.extend(followed.events.into_iter().map(told));
         if followed.next == next || followed.next > view.revision() {
             assert_eq!(followed.next, since.max(view.revision() + 1));
             break;
@@ -459,7 +460,7 @@ fn check_leases(view: &View, model: &Model) {
 
 /// Checks that nothing but what can still be read is there.
 fn check_swept(view: &View, model: &Model) {
-    let events: Vec<Event> = view.events(model.compacted.max(0)).unwrap().cloned().collect();
+    let events: Vec<Version> = view.events(model.compacted.max(0)).unwrap().cloned().collect();
     assert_eq!(events.len(), model.events(model.compacted, KeyRange::ALL).len());
     assert_eq!(view.log.len(), events.len());
     let kept = model.visible(KeyRange::ALL, model.compacted);

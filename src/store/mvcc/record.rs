@@ -112,17 +112,22 @@ impl Record {
         found && at >= dropped.versions
     }
 
-    /// Puts a version in the place of the one that says the same, if that is there.
-    pub(crate) fn replace(&mut self, version: Version) {
-        let revision = version.revision();
-        if self.head.revision() == revision {
-            self.head = version;
-            return;
-        }
-        let at = self.older.partition_point(|older| older.revision() < revision);
-        if self.older.get(at).is_some_and(|older| older.revision() == revision) {
-            self.older.change(at, 1, |_| true, |older| *older = version.clone());
-        }
+    /// Puts versions in the places of those that say the same, where these are there. They are in order,
+    /// and the record has none between them that is not one of them.
+    pub(crate) fn replace(&mut self, versions: impl ExactSizeIterator<Item = Version>) {
+        let count = versions.len();
+        let mut versions = versions.peekable();
+        let Some(first) = versions.peek().map(Version::revision) else { return };
+        let from = self.older.partition_point(|older| older.revision() < first);
+        let mut take = |place: &mut Version| {
+            let revision = place.revision();
+            while versions.next_if(|version| version.revision() < revision).is_some() {}
+            if let Some(same) = versions.next_if(|version| version.revision() == revision) {
+                *place = same;
+            }
+        };
+        self.older.change(from, count, |_| true, &mut take);
+        take(&mut self.head);
     }
 
     /// Drops the oldest versions.

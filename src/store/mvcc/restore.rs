@@ -1,7 +1,6 @@
 //! Making a store of the chunks of a checkpoint. Nothing in them is believed.
 
 use crate::store::mvcc::checkpoint::{self, CHUNK_HEADER_BYTES, Kind};
-use crate::store::mvcc::events::Event;
 use crate::store::mvcc::lease::{Lease, Leases};
 use crate::store::mvcc::record::Record;
 use crate::store::mvcc::revision::{FIRST, NEVER_COMPACTED};
@@ -63,7 +62,7 @@ pub struct Restore {
     view: View,
     leases: Vec<Lease>,
     records: Vec<Record>,
-    events: Vec<Event>,
+    events: Vec<Version>,
     versions: u64,
     scratch: Vec<u8>,
 }
@@ -108,9 +107,8 @@ impl Restore {
         if self.stage != Some(Kind::End) {
             return Err(RestoreError::Incomplete { chunks: self.chunks });
         }
-        self.events.sort_unstable_by_key(|event| event.version().revision());
-        let revision = |event: &Event| event.version().revision();
-        if self.events.windows(2).any(|pair| revision(&pair[0]) == revision(&pair[1])) {
+        self.events.sort_unstable_by_key(Version::revision);
+        if self.events.windows(2).any(|pair| pair[0].revision() == pair[1].revision()) {
             return Err(self.wrong("two versions have one revision"));
         }
         let leases = self.attach()?;
@@ -198,8 +196,6 @@ impl Restore {
         usage.total_bytes += version.bytes();
         usage.live_bytes += if version.is_tombstone() { 0 } else { version.bytes() };
         self.versions += 1;
-        let same = self.records.last().filter(|record| record.key() == version.key());
-        let prev = same.and_then(|record| record.live_at(main - 1)).cloned();
         match self.records.last_mut() {
             Some(record) if record.key() == version.key() => {
                 if record.head().revision() >= version.revision() {
@@ -214,7 +210,7 @@ impl Restore {
             _ => self.records.push(Record::new(version.clone())),
         }
         if main >= self.view.compact_revision {
-            self.events.push(Event::new(version, prev));
+            self.events.push(version);
         }
         Ok(())
     }

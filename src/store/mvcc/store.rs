@@ -2,7 +2,6 @@
 
 use crate::store::mvcc::compaction::Sweep;
 use crate::store::mvcc::error::MvccError;
-use crate::store::mvcc::events::Event;
 use crate::store::mvcc::lease::{Lease, NO_LEASE};
 use crate::store::mvcc::record::Record;
 use crate::store::mvcc::saved::{Saved, Settling};
@@ -170,18 +169,11 @@ impl Store {
         usage.total_bytes += version.bytes();
         usage.live_bytes += if version.is_tombstone() { 0 } else { version.bytes() };
         usage.live_bytes -= replaced.map_or(0, Version::bytes);
-        // What a transaction writes twice was, before the transaction, what it was then.
-        let before = state.revision;
-        let updated = state.keys.update(version.key(), |record| {
-            let prev = record.live_at(before).cloned();
-            record.push(version.clone());
-            prev
-        });
-        let prev = updated.unwrap_or_else(|| {
+        let updated = state.keys.update(version.key(), |record| record.push(version.clone()));
+        if updated.is_none() {
             state.keys.insert(Record::new(version.clone()));
-            None
-        });
-        state.log.push(Event::new(version, prev));
+        }
+        state.log.push(version);
         self.written += 1;
     }
 }

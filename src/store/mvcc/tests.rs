@@ -1,13 +1,14 @@
 //! What clients rely on, one rule each; several are faults that etcd once had, with their numbers.
 
 use crate::store::mvcc::error::MvccError;
-use crate::store::mvcc::events::{Event, EventFilter, FollowBudget};
+use crate::store::mvcc::events::{EventFilter, FollowBudget, encode};
 use crate::store::mvcc::key_range::KeyRange;
 use crate::store::mvcc::range::Range;
 use crate::store::mvcc::store::Store;
 use crate::store::mvcc::txn::{
     Compare, CompareResult, CompareTarget, DeleteRange, Op, OpOutcome, Put, Txn,
 };
+use crate::store::mvcc::version::Version;
 use crate::store::mvcc::view::View;
 
 const ALL: KeyRange<&[u8]> = KeyRange::From(b"\0");
@@ -35,9 +36,7 @@ fn store_with(ops: &[Op<'_>]) -> Store {
 
 fn events(view: &View, from: i64) -> Vec<(i64, Vec<u8>, bool)> {
     let followed = view.follow(from, &ALL, EventFilter::default(), BUDGET).unwrap();
-    let told = |event: &Event| {
-        (event.version().main(), event.key().to_vec(), event.version().is_tombstone())
-    };
+    let told = |event: &Version| (event.main(), event.key().to_vec(), event.is_tombstone());
     followed.events.iter().map(told).collect()
 }
 
@@ -99,10 +98,7 @@ fn a_watcher_of_a_revision_to_come_is_told_nothing_before() {
     }
     store.op(&put(b"a", b"5")).unwrap();
     let followed = follow(&store, 5);
-    assert_eq!(
-        followed.events.iter().map(|event| event.version().main()).collect::<Vec<_>>(),
-        [5, 6]
-    );
+    assert_eq!(followed.events.iter().map(Version::main).collect::<Vec<_>>(), [5, 6]);
     assert_eq!(followed.next, 7);
 }
 
@@ -127,7 +123,7 @@ fn a_watcher_can_leave_out_puts_or_deletes() {
     let view = store_with(&[put(b"a", b"1"), delete(ALL)]).view();
     let kinds = |filter| {
         let followed = view.follow(1, &ALL, filter, BUDGET).unwrap();
-        followed.events.iter().map(|event| event.version().is_tombstone()).collect::<Vec<_>>()
+        followed.events.iter().map(Version::is_tombstone).collect::<Vec<_>>()
     };
     assert_eq!(kinds(EventFilter { no_put: true, no_delete: false }), [true]);
     assert_eq!(kinds(EventFilter { no_put: false, no_delete: true }), [false]);
@@ -139,12 +135,12 @@ fn an_event_is_encoded_with_what_was_before() {
     let view = store_with(&[put(b"a", b"1"), delete(ALL)]).view();
     let event = view.events(3).unwrap().next().unwrap();
     let mut bytes = Vec::new();
-    event.encode(true, &mut bytes);
+    encode(event, view.before(event), &mut bytes);
     let kv = [0x0a, 1, b'a', 0x18, 3];
     let prev = [0x0a, 1, b'a', 0x10, 2, 0x18, 2, 0x20, 1, 0x2a, 1, b'1'];
     assert_eq!(bytes, [&[0x08, 1, 0x12, 5][..], &kv, &[0x1a, 12], &prev].concat());
     bytes.clear();
-    event.encode(false, &mut bytes);
+    encode(event, None, &mut bytes);
     assert_eq!(bytes, [&[0x08, 1, 0x12, 5][..], &kv].concat());
 }
 
@@ -188,8 +184,9 @@ fn a_key_that_one_revision_deletes_and_creates_had_nothing_before_to_its_followe
     store.op(&put(b"a", b"3")).unwrap();
     let success = vec![delete(KeyRange::From(b"a")), put(b"a", b"4")];
     store.op(&Op::Txn(Txn { success, ..Txn::default() })).unwrap();
-    let followed = store.view().follow(2, &ALL, EventFilter::default(), BUDGET).unwrap();
-    let had = |event: &Event| event.prev().map(|prev| prev.fields().value.to_vec());
+    let view = store.view();
+    let followed = view.follow(2, &ALL, EventFilter::default(), BUDGET).unwrap();
+    let had = |event: &Version| view.before(event).map(|prev| prev.fields().value.to_vec());
     let had: Vec<_> = followed.events.iter().map(had).collect();
     let one = |value: &[u8]| Some(value.to_vec());
     assert_eq!(had, [None, one(b"1"), one(b"1"), None, one(b"3"), None]);
@@ -228,8 +225,7 @@ fn reads_in_a_transaction_see_its_writes_and_compares_do_not() {
     };
     assert_eq!(result.kvs[0].fields().value, b"2");
     let view = store.view();
-    let subs: Vec<u32> =
-        view.events(3).unwrap().map(|event| event.version().revision().sub).collect();
+    let subs: Vec<u32> = view.events(3).unwrap().map(|event| event.revision().sub).collect();
     assert_eq!(subs, [0, 1]);
 }
 

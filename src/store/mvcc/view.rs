@@ -1,7 +1,6 @@
 //! What a reader holds: the whole store as it was at one moment.
 
 use crate::store::mvcc::error::MvccError;
-use crate::store::mvcc::events::Event;
 use crate::store::mvcc::key_range::KeyRange;
 use crate::store::mvcc::lease::Leases;
 use crate::store::mvcc::record::Record;
@@ -26,7 +25,7 @@ pub struct View {
     pub(super) compact_revision: i64,
     pub(super) keys: Tree<Record>,
     /// Every version from the compacted revision on, in the order of revisions.
-    pub(super) log: Sequence<Event>,
+    pub(super) log: Sequence<Version>,
     pub(super) leases: Leases,
     pub(super) usage: Usage,
 }
@@ -127,11 +126,11 @@ impl View {
         if at == NEWEST {
             return newest;
         }
-        let since = self.log.partition_point(|event| event.version().main() <= at);
+        let since = self.log.partition_point(|event| event.main() <= at);
         if self.log.len() - since > newest {
             return self.seen(range, at).count();
         }
-        let mut changed: Vec<&[u8]> = self.log.iter_from(since).map(Event::key).collect();
+        let mut changed: Vec<&[u8]> = self.log.iter_from(since).map(Version::key).collect();
         changed.retain(|key| range.contains(key));
         changed.sort_unstable();
         changed.dedup();

@@ -123,11 +123,11 @@ impl Truth {
         let events = view.events(last + 1).map_err(|error| error.to_string())?;
         let facts: Vec<Fact> = events
             .map(|event| {
-                let fields = event.version().fields();
+                let fields = event.fields();
                 Fact {
                     revision: fields.mod_revision,
                     key: fields.key.to_vec(),
-                    value: (!event.version().is_tombstone()).then(|| fields.value.to_vec()),
+                    value: (!event.is_tombstone()).then(|| fields.value.to_vec()),
                     created: fields.create_revision,
                     version: fields.version,
                     lease: fields.lease,

@@ -13,8 +13,8 @@ use prost::Message as _;
 
 use crate::rpc::server::v3::MESSAGE_BYTES_MAX;
 use crate::rpc::server::v3::whole::HEAD_BYTES;
-use crate::store::mvcc::Event;
 use crate::store::mvcc::wire::{put_field, put_varint, varint_bytes};
+use crate::store::mvcc::{Version, View, events};
 use crate::wire::etcd::v3::etcdserverpb as pb;
 
 /// About how many bytes of messages are made at a time.
@@ -54,17 +54,23 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Encodes events.
-    pub(super) fn new(header: &pb::ResponseHeader, events: &[Event], how: How) -> Self {
-        if events.is_empty() {
+    /// Encodes what was written, and `view` still has.
+    pub(super) fn new(
+        view: &View,
+        header: &pb::ResponseHeader,
+        written: &[Version],
+        how: How,
+    ) -> Self {
+        if written.is_empty() {
             return Self::default();
         }
         let mut parts: Vec<Vec<u8>> = Vec::new();
         let mut length = 0;
         let mut encoded = Vec::new();
-        for event in events {
+        for version in written {
             encoded.clear();
-            event.encode(how.prev_kv, &mut encoded);
+            let before = if how.prev_kv { view.before(version) } else { None };
+            events::encode(version, before, &mut encoded);
             if parts.is_empty() || (how.in_parts && length + encoded.len() > PART_BYTES_MAX) {
                 parts.push(Vec::new());
                 length = 0;
@@ -162,13 +168,13 @@ pub(super) mod tests {
         })
     }
 
-    fn shown(event: &Event, prev_kv: bool) -> mvccpb::Event {
+    fn shown(view: &View, version: &Version, prev_kv: bool) -> mvccpb::Event {
         use mvccpb::event::EventType;
-        let deleted = event.version().is_tombstone();
+        let deleted = version.is_tombstone();
         mvccpb::Event {
             r#type: (if deleted { EventType::Delete } else { EventType::Put }).into(),
-            kv: Some(key_value(event.version())),
-            prev_kv: event.prev().filter(|_| prev_kv).map(key_value),
+            kv: Some(key_value(version)),
+            prev_kv: view.before(version).filter(|_| prev_kv).map(key_value),
         }
     }
 
@@ -177,7 +183,7 @@ pub(super) mod tests {
     }
 
     /// A put, one over it, a delete, and a put of nothing after it.
-    fn events() -> Vec<Event> {
+    fn written() -> (View, Vec<Version>) {
         let mut store = Store::default();
         let put = |value| Op::Put(Put { key: b"a", value, ..Put::default() });
         let delete = Op::DeleteRange(DeleteRange { range: KeyRange::One(b"a"), prev_kv: false });
@@ -185,22 +191,23 @@ pub(super) mod tests {
             store.op(&op).unwrap();
         }
         let all = FollowBudget { scanned_max: 100, bytes_max: 1 << 20 };
-        let followed = store.view().follow(1, &KeyRange::ALL, EventFilter::default(), all);
-        followed.unwrap().events
+        let view = store.view();
+        let followed = view.follow(1, &KeyRange::ALL, EventFilter::default(), all);
+        (view, followed.unwrap().events)
     }
 
     #[test]
     fn what_is_told_is_what_the_message_would_be() {
-        let events = events();
-        assert_eq!(events.len(), 4);
+        let (view, written) = written();
+        assert_eq!(written.len(), 4);
         for (id, prev_kv) in [(0, false), (1, true), (300, true), (-5, false), (i64::MAX, true)] {
             let mut frames = Frames::default();
             let how = How { prev_kv, in_parts: true };
-            frames.tell(id, &Told::new(&header(), &events, how));
+            frames.tell(id, &Told::new(&view, &header(), &written, how));
             let message = pb::WatchResponse {
                 header: Some(header()),
                 watch_id: id,
-                events: events.iter().map(|event| shown(event, prev_kv)).collect(),
+                events: written.iter().map(|version| shown(&view, version, prev_kv)).collect(),
                 ..pb::WatchResponse::default()
             };
             let bytes = frames.take();
@@ -211,7 +218,7 @@ pub(super) mod tests {
     #[test]
     fn nothing_is_said_where_there_is_nothing_to_tell() {
         let mut frames = Frames::default();
-        let told = Told::new(&header(), &[], How::default());
+        let told = Told::new(&View::default(), &header(), &[], How::default());
         frames.tell(1, &told);
         assert!(told.is_empty() && frames.len() == 0);
     }
@@ -221,7 +228,8 @@ pub(super) mod tests {
         let mut frames = Frames::default();
         let created = pb::WatchResponse { created: true, watch_id: 3, ..Default::default() };
         frames.answer(&created);
-        frames.tell(3, &Told::new(&header(), &events(), How::default()));
+        let (view, written) = written();
+        frames.tell(3, &Told::new(&view, &header(), &written, How::default()));
         frames.answer(&pb::WatchResponse::default());
         let answers = read(&mut frames);
         assert_eq!(answers[0], created);

@@ -226,7 +226,7 @@ impl Burst<'_> {
                 self.follows += 1;
                 let followed = self.view.follow(watch.next, range, *filter, TURN)?;
                 let header = pb::ResponseHeader { revision: followed.next - 1, ..self.who };
-                let told = Told::new(&header, &followed.events, *how);
+                let told = Told::new(self.view, &header, &followed.events, *how);
                 Ok(new.insert((told, followed.next)))
             }
         }

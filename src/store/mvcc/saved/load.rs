@@ -7,7 +7,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use crate::store::mvcc::events::Event;
 use crate::store::mvcc::lease::{Leases, NO_LEASE};
 use crate::store::mvcc::record::Record;
 use crate::store::mvcc::revision::{FIRST, NEVER_COMPACTED, Revision};
@@ -24,9 +23,7 @@ use crate::store::mvcc::view::View;
 struct Loading {
     view: View,
     /// The events from the compacted revision on.
-    events: Vec<Event>,
-    /// How many versions are before the first of them.
-    before: usize,
+    events: Vec<Version>,
     /// Which versions have a lease, in the order of revisions, and which.
     leased: Vec<(usize, i64)>,
     records: Vec<Record>,
@@ -49,7 +46,6 @@ impl Store {
         let mut loading = Loading {
             view: View { revision, compact_revision, ..View::default() },
             events: Vec::with_capacity(count),
-            before: 0,
             leased: Vec::new(),
             records: Vec::with_capacity(count),
             attached: Vec::new(),
@@ -82,10 +78,8 @@ impl Loading {
                 if fields.lease != NO_LEASE {
                     self.leased.push((base + at, fields.lease));
                 }
-                if revision.main < self.view.compact_revision {
-                    self.before += 1;
-                } else {
-                    self.events.push(Event::new(Version::saved(part, place), None));
+                if revision.main >= self.view.compact_revision {
+                    self.events.push(Version::saved(part, place));
                 }
             })?;
             base += part.count();
@@ -155,13 +149,7 @@ impl Loading {
         }
         record.drop_oldest(dropped.versions);
         let usage = &mut self.view.usage;
-        for (at, version) in kept {
-            usage.total_bytes += version.bytes();
-            let event = at.checked_sub(self.before).and_then(|at| self.events.get_mut(at));
-            if let Some(event) = event {
-                event.prev = record.live_at(version.main() - 1).cloned();
-            }
-        }
+        usage.total_bytes += kept.map(|(_, version)| version.bytes()).sum::<u64>();
         if let Some(live) = record.live() {
             usage.live_bytes += live.bytes();
             let lease = self.leased.binary_search_by_key(&newest, |(at, _)| *at);

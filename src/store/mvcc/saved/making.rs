@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use crate::store::mvcc::events::Event;
 use crate::store::mvcc::revision::NEVER_COMPACTED;
 use crate::store::mvcc::saved::Sizes;
 use crate::store::mvcc::saved::part::SavedPart;
@@ -60,8 +59,8 @@ impl Making {
         let (view, saved) = (store.view(), &store.saved);
         let mut loose = seen_and_not_saved(&view, saved.revision);
         let from = view.compact_revision.max(saved.revision + 1);
-        let log_at = view.log.partition_point(|event| event.version().main() < from);
-        let newer = view.log.iter_from(log_at).map(|event| event.version().bytes());
+        let log_at = view.log.partition_point(|event| event.main() < from);
+        let newer = view.log.iter_from(log_at).map(Version::bytes);
         let mut new_bytes: u64 = loose.iter().map(Version::bytes).chain(newer).sum();
         let there = view.usage.total_bytes;
         let dropped = (saved.bytes() + new_bytes).saturating_sub(there);
@@ -119,7 +118,7 @@ impl Making {
             }
         }
         for event in self.view.log.iter_from(self.log_at) {
-            self.part.push(event.version().clone());
+            self.part.push(event.clone());
             self.log_at += 1;
             if self.part.block_is_full() || self.part.is_full() {
                 return;
@@ -202,9 +201,9 @@ fn seen_and_not_saved(view: &View, saved: i64) -> Vec<Version> {
 /// Returns the deletions that a compaction has dropped, or will, before a part had them.
 fn graves(store: &Store) -> impl Iterator<Item = Version> {
     let (log, saved) = (&store.state.log, store.saved.revision);
-    let from = log.partition_point(|event| event.version().main() <= saved);
-    let dropped = |event: &&Event| event.version().main() < store.state.compact_revision;
-    let waiting = log.iter_from(from).take_while(dropped).map(Event::version);
+    let from = log.partition_point(|event| event.main() <= saved);
+    let dropped = |version: &&Version| version.main() < store.state.compact_revision;
+    let waiting = log.iter_from(from).take_while(dropped);
     let waiting = waiting.filter(|version| version.is_tombstone());
     store.graves.iter_from(0).chain(waiting).cloned()
 }

@@ -72,8 +72,9 @@ impl Saved {
         self.parts.iter().map(|part| part.bytes()).sum()
     }
 
+    /// Tells whether it has a part: soonest of the newest, about which it is asked most.
     fn has(&self, part: &Arc<SavedPart>) -> bool {
-        self.parts.iter().any(|own| Arc::ptr_eq(own, part))
+        self.parts.iter().rev().any(|own| Arc::ptr_eq(own, part))
     }
 }
 

@@ -3,9 +3,9 @@
 //! In steps between batches, first through the keys in their order, so that each leaf of the tree is
 //! touched once, then through the log of events. Whoever holds an older view keeps what that refers to.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::store::mvcc::events::Event;
 use crate::store::mvcc::record::Record;
 use crate::store::mvcc::revision::Revision;
 use crate::store::mvcc::saved::Saved;
@@ -13,7 +13,6 @@ use crate::store::mvcc::saved::part::SavedPart;
 use crate::store::mvcc::store::Store;
 use crate::store::mvcc::tree::Entry as _;
 use crate::store::mvcc::version::Version;
-use crate::store::mvcc::view::View;
 
 /// How many events that need nothing are passed in the time in which one is changed.
 const PASSED_FOR_ONE: usize = 16;
@@ -81,7 +80,7 @@ impl Store {
         let mut at = done;
         while at < end {
             let first = part.version(part.in_order_of_keys(at));
-            let settle = |records: &mut [Record]| settle_leaf(records, part, at);
+            let settle = |records: &mut [Record]| settle_leaf(records, part, at..end);
             at = self.state.keys.change_leaf(first.key(), settle);
         }
         at
@@ -90,31 +89,19 @@ impl Store {
     /// Goes on in the log and returns the next event, if there is one.
     fn settle_events(&mut self, next: Revision, versions_max: usize) -> Option<Revision> {
         let saved = &self.saved;
-        let View { keys, log, compact_revision, .. } = &mut self.state;
-        let is_wanted = |event: &Event| {
-            let needed = |version: &Version| is_needed(version, saved);
-            needed(&event.version) || event.prev.as_ref().is_some_and(needed)
-        };
-        let from = log.partition_point(|event| event.version.revision() < next);
+        let log = &mut self.state.log;
+        let is_wanted = |version: &Version| is_needed(version, saved);
+        let from = log.partition_point(|version| version.revision() < next);
         let passed_max = versions_max.saturating_mul(PASSED_FOR_ONE);
-        let passed = log.iter_from(from).take(passed_max).take_while(|event| !is_wanted(event));
+        let passed = log.iter_from(from).take(passed_max).take_while(|version| !is_wanted(version));
         let first = from + passed.count();
         let mut finder = Finder { saved, hint: None };
-        log.change(first, versions_max.max(1), is_wanted, |event| {
-            let revision = event.version.revision();
-            if is_needed(&event.version, saved)
-                && let Some(version) = finder.find(revision)
-            {
-                event.version = version;
-            }
-            if event.prev.as_ref().is_some_and(|prev| is_needed(prev, saved)) {
-                // Where that is compacted, nobody is told of it.
-                let is_told = revision.main > *compact_revision;
-                let record = keys.get(event.version.key()).filter(|_| is_told);
-                event.prev = record.and_then(|record| record.live_at(revision.main - 1)).cloned();
+        log.change(first, versions_max.max(1), is_wanted, |version| {
+            if let Some(saved) = finder.find(version.revision()) {
+                *version = saved;
             }
         });
-        log.get(first + versions_max.max(1)).map(|event| event.version.revision())
+        log.get(first + versions_max.max(1)).map(Version::revision)
     }
 }
 
@@ -128,20 +115,25 @@ fn is_needed(version: &Version, saved: &Saved) -> bool {
 
 /// Settles those records that are next to each other, and returns how far in the part's order of keys
 /// it came: at least one further.
-fn settle_leaf(records: &mut [Record], part: &Arc<SavedPart>, from: usize) -> usize {
-    let mut index = 0;
-    for at in from..part.count() {
-        let version = part.version(part.in_order_of_keys(at));
-        let before = records[index..].iter().take_while(|record| record.key() < version.key());
-        index += before.count();
-        match records.get_mut(index) {
-            Some(record) if record.key() == version.key() => record.replace(version),
-            None if at > from => return at,
-            // It was compacted meanwhile.
-            Some(_) | None => {}
+fn settle_leaf(records: &mut [Record], part: &Arc<SavedPart>, range: Range<usize>) -> usize {
+    let version = |at| part.version(part.in_order_of_keys(at));
+    let (mut index, mut at) = (0, range.start);
+    while at < range.end {
+        let first = version(at);
+        let key = first.key();
+        index += records[index..].iter().take_while(|record| record.key() < key).count();
+        if index == records.len() && at > range.start {
+            return at;
         }
+        let same = (at + 1..range.end).take_while(|at| version(*at).key() == key);
+        let end = at + 1 + same.count();
+        // Where it is not there, it was compacted meanwhile.
+        if let Some(record) = records.get_mut(index).filter(|record| record.key() == key) {
+            record.replace((at..end).map(version));
+        }
+        at = end;
     }
-    part.count()
+    at
 }
 
 /// Finds versions in parts; fast where they are asked for in their order.

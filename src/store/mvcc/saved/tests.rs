@@ -6,6 +6,7 @@ use super::*;
 use crate::platform::disk::Map;
 use crate::store::mvcc::KeyRange;
 use crate::store::mvcc::Version;
+use crate::store::mvcc::record::Record;
 use crate::store::mvcc::store::Store;
 use crate::store::mvcc::txn::{DeleteRange, Op, Put};
 
@@ -48,15 +49,35 @@ fn check_settled(store: &Store) {
         let mut kept = record.versions_from(dropped.versions);
         assert!(kept.all(is_settled), "a record is in memory still");
     }
-    for event in store.state.log.iter_from(0).filter(|event| event.version().main() >= compacted) {
-        assert!(is_settled(event.version()), "{:?} is in memory still", event.version());
-        assert!(event.prev().is_none_or(is_settled), "what was before is in memory still");
+    for event in store.state.log.iter_from(0).filter(|event| event.main() >= compacted) {
+        assert!(is_settled(event), "{event:?} is in memory still");
     }
 }
 
 fn put(store: &mut Store, key: u32, value: &[u8]) {
     let key = key.to_be_bytes();
     store.op(&Op::Put(Put { key: &key, value, ..Put::default() })).unwrap();
+}
+
+#[test]
+fn a_step_lets_go_of_no_more_than_it_may_however_many_versions_a_key_has() {
+    let mut store = Store::default();
+    (0..50).for_each(|_| put(&mut store, 1, b"value"));
+    let saved = save(&store, SMALL);
+    store.adopt(saved);
+    let in_memory = |store: &Store| {
+        let versions = store.state.keys.iter().flat_map(Record::versions);
+        versions.filter(|version| version.part().is_none()).count()
+    };
+    let mut before = in_memory(&store);
+    while before > 0 && store.settle_step(7) {
+        let left = in_memory(&store);
+        assert!((1..=7).contains(&(before - left)), "{before}, then {left}");
+        before = left;
+    }
+    assert_eq!(before, 0);
+    while store.settle_step(7) {}
+    check_settled(&store);
 }
 
 #[test]
