@@ -18,7 +18,7 @@ const BYTES_KEPT: usize = 8 << 20;
 /// How long to wait for a checkpoint before the log is shortened with the next one.
 const CHECKPOINT_TAKES: Duration = Duration::from_mins(5);
 /// How long to leave to others between two steps of freeing memory.
-const SWEEP_PAUSE: Duration = Duration::from_millis(10);
+const SWEEP_PAUSE: Duration = Duration::from_millis(2);
 /// Shortest time between two looks at what expires: keys that are due together go together.
 const EXPIRY_STEP: Duration = Duration::from_millis(20);
 

@@ -89,6 +89,14 @@ impl Record {
     /// A version stays if it was written at `revision` or later, or if readers at `revision` see
     /// it. So a tombstone at exactly `revision` stays: watchers may begin there.
     pub(crate) fn dropped_by(&self, revision: i64) -> Dropped {
+        // Most records that are asked have been swept already: their second version says so.
+        let mut oldest = self.versions();
+        if let (Some(first), Some(second)) = (oldest.next(), oldest.next())
+            && second.main() > revision
+            && !first.is_tombstone()
+        {
+            return Dropped { versions: 0, all: false };
+        }
         let older = self.older.partition_point(|version| version.main() < revision);
         if older == self.older.len() && self.head.main() < revision {
             let all = self.head.is_tombstone();
