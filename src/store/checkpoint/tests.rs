@@ -15,7 +15,7 @@ use crate::wire::etcd::v3::etcdserverpb::{PutRequest, RequestOp};
 const FOLDER: &str = "/member/checkpoint";
 
 /// So small that a few puts make several blocks and parts.
-const SIZES: Sizes = Sizes { block_bytes: 100, part_bytes: 2_000, part_versions: 40 };
+const SIZES: Sizes = Sizes { block_bytes: 100, part_bytes: 2_000, part_versions: 40, enough: 1 };
 
 fn folder() -> &'static Path {
     Path::new(FOLDER)

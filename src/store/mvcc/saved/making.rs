@@ -66,7 +66,7 @@ impl Making {
         let dropped = (saved.bytes() + new_bytes).saturating_sub(there);
         let (mut kept, mut anew) = (saved.parts.clone(), Vec::new());
         while let Some(last) = kept.last()
-            && (dropped > there || (last.bytes() <= new_bytes && !is_full(last, sizes)))
+            && (dropped > there || (last.bytes() <= new_bytes && !sizes.is_enough(last)))
         {
             new_bytes += last.bytes();
             anew.extend(kept.pop());
@@ -172,10 +172,6 @@ impl Making {
         }
         Some(there)
     }
-}
-
-fn is_full(part: &SavedPart, sizes: Sizes) -> bool {
-    part.bytes() >= sizes.part_bytes || part.count() >= sizes.part_versions
 }
 
 /// Returns what a compaction has kept of the revisions that are neither in a part nor in the log.

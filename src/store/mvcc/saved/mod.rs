@@ -10,9 +10,9 @@
 //!    ├── settle: versions in memory become places in parts, in steps ◀─────────────┤
 //!    └── load: a tree and a log of events of parts alone, at a start ◀─────────────┘
 //! ```
-//! A part that is not larger than what comes after it is written anew together with that, as in
+//! A small part that is not larger than what comes after it is written anew together with that, as in
 //! `store::mvcc::sequence`: so there are few, and a version is written as often as it takes
-//! to double from one checkpoint to a full part. What a compaction dropped is left out whenever a part
+//! to double from one checkpoint to a part that is large enough. What a compaction dropped is left out whenever a part
 //! is written anew; once more is dropped than there is, all parts
 //! are. So nothing ever has to be defragmented.
 //!
@@ -48,13 +48,21 @@ pub struct Sizes {
     pub part_bytes: u64,
     /// A part, in versions.
     pub part_versions: usize,
+    /// Which part of a full one is large enough to be merged with no other any more: one in so many.
+    pub enough: usize,
 }
 
 impl Sizes {
     /// What the product writes. A block: enough that its checksum does not matter, little enough to be
-    /// held. A part: what merging writes anew at most; each version takes three dozen bytes meanwhile.
+    /// held. A part: what is sorted at once; each version takes three dozen bytes meanwhile. Enough: less
+    /// than what a checkpoint under load has, so that this is written once.
     pub const PRODUCT: Self =
-        Self { block_bytes: 256 << 10, part_bytes: 64 << 20, part_versions: 1 << 18 };
+        Self { block_bytes: 256 << 10, part_bytes: 64 << 20, part_versions: 1 << 18, enough: 8 };
+
+    fn is_enough(&self, part: &SavedPart) -> bool {
+        part.bytes() >= self.part_bytes / self.enough as u64
+            || part.count() >= self.part_versions / self.enough
+    }
 }
 
 /// All that parts have.

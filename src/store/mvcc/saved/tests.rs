@@ -11,7 +11,8 @@ use crate::store::mvcc::store::Store;
 use crate::store::mvcc::txn::{DeleteRange, Op, Put};
 
 /// So small that a few puts make several blocks and parts.
-pub(crate) const SMALL: Sizes = Sizes { block_bytes: 60, part_bytes: 1_000, part_versions: 20 };
+pub(crate) const SMALL: Sizes =
+    Sizes { block_bytes: 60, part_bytes: 1_000, part_versions: 20, enough: 1 };
 
 /// Makes the parts of a store, as files would be.
 pub(crate) fn save(store: &Store, sizes: Sizes) -> Saved {
@@ -112,6 +113,22 @@ fn a_full_part_is_not_written_again() {
         assert!(store.saved().parts.iter().all(|part| part.count() <= SMALL.part_versions));
     }
     assert!(store.saved().parts.len() <= 20);
+}
+
+#[test]
+fn a_part_that_is_large_enough_is_merged_with_no_other() {
+    let sizes = Sizes { enough: 4, ..SMALL };
+    let mut store = Store::default();
+    let mut counts = Vec::new();
+    for (round, puts) in [5, 5, 2, 2, 2, 30, 4].into_iter().enumerate() {
+        (0..puts).for_each(|_| put(&mut store, u32::try_from(round).unwrap(), b"v"));
+        save_all(&mut store, sizes);
+        let parts = store.saved().parts.iter();
+        counts.push(parts.map(|part| part.count()).collect::<Vec<_>>());
+    }
+    let begun = vec![vec![5], vec![5, 5], vec![5, 5, 2], vec![5, 5, 4], vec![5, 5, 4, 2]];
+    let ended = [vec![5, 5, 20, 16], vec![5, 5, 20, 16, 4]];
+    assert_eq!(counts, [begun, ended.to_vec()].concat());
 }
 
 #[test]
