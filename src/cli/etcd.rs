@@ -12,7 +12,7 @@ use crate::cli::multicall::Applet;
 use crate::cli::output::Output;
 use crate::cli::{daemon, environment};
 use crate::consensus::Seams;
-use crate::consensus::log_store::WriterKind;
+use crate::consensus::log_writer::WriterKind;
 use crate::foundation::clock::SystemClock;
 use crate::foundation::exit::{Exit, chain};
 use crate::foundation::random::Random;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agents::etcd::bootstrap::{self, BootstrapError};
 use crate::agents::etcd::config::Config;
 use crate::agents::etcd::data_dir::{DataDir, DataDirError};
-use crate::consensus::log_store::WriterKind;
+use crate::consensus::log_writer::WriterKind;
 use crate::consensus::member::StartError;
 use crate::consensus::{Member, Options, Seams, Status};
 use crate::foundation::limits::{QUOTA_BYTES_SUGGESTED_MAX, STOP_GRACE};

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agents::etcd::config::Config;
 use crate::agents::etcd::run::{self, World};
 use crate::consensus::Seams;
-use crate::consensus::log_store::WriterKind;
+use crate::consensus::log_writer::WriterKind;
 use crate::foundation::clock::{Timestamp, TokioClock};
 use crate::foundation::limits::CONNECTIONS_MAX;
 use crate::foundation::random::Random;

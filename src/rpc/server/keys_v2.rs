@@ -409,7 +409,7 @@ mod tests {
 
     use super::*;
     use crate::consensus::identity::Cluster;
-    use crate::consensus::log_store::WriterKind;
+    use crate::consensus::log_writer::WriterKind;
     use crate::consensus::member::{Options, Seams};
     use crate::foundation::clock::{ManualClock, Timestamp};
     use crate::foundation::random::Random;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use corebox::agents::etcd;
 use corebox::agents::fleet;
 use corebox::consensus::Seams;
-use corebox::consensus::log_store::WriterKind;
+use corebox::consensus::log_writer::WriterKind;
 use corebox::foundation::clock::SystemClock;
 use corebox::foundation::limits::CONNECTIONS_MAX;
 use corebox::foundation::random::Random;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use corebox::consensus::auto_compaction::AutoCompaction;
-use corebox::consensus::log_store::WriterKind;
+use corebox::consensus::log_writer::WriterKind;
 use corebox::consensus::mistakes::Mistakes;
 use corebox::consensus::{Cluster, Member, Options, Peer, Seams};
 use corebox::foundation::clock::Timestamp;
