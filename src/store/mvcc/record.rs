@@ -120,21 +120,26 @@ impl Record {
         found && at >= dropped.versions
     }
 
-    /// Puts versions in the places of those that say the same, where these are there. They are in order,
-    /// and the record has none between them that is not one of them.
-    pub(crate) fn replace(&mut self, versions: impl ExactSizeIterator<Item = Version>) {
-        let count = versions.len();
-        let mut versions = versions.peekable();
-        let Some(first) = versions.peek().map(Version::revision) else { return };
+    /// Puts versions, which are in order, in the places of those that say the same, where these are
+    /// there.
+    pub(crate) fn replace(&mut self, versions: &[Version]) {
+        let (Some(first), Some(last)) = (versions.first(), versions.last()) else { return };
+        let (first, last) = (first.revision(), last.revision());
         let from = self.older.partition_point(|older| older.revision() < first);
+        let upto = if self.head.revision() <= last {
+            self.older.len()
+        } else {
+            self.older.partition_point(|older| older.revision() <= last)
+        };
+        let mut versions = versions.iter().peekable();
         let mut take = |place: &mut Version| {
             let revision = place.revision();
             while versions.next_if(|version| version.revision() < revision).is_some() {}
             if let Some(same) = versions.next_if(|version| version.revision() == revision) {
-                *place = same;
+                *place = same.clone();
             }
         };
-        self.older.change(from, count, |_| true, &mut take);
+        self.older.change(from, upto - from, |_| true, &mut take);
         take(&mut self.head);
     }
 
@@ -146,6 +151,8 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::store::mvcc::version::KeyValue;
 
@@ -190,6 +197,54 @@ mod tests {
         assert_eq!(left(&history, 6), [6, 8], "a tombstone at exactly the revision stays");
         assert_eq!(left(&history, 7), [8]);
         assert_eq!(left(&history, 9), [8]);
+    }
+
+    #[test]
+    fn versions_take_the_places_of_their_equals_wherever_others_are_between() {
+        let record = |mains: &[i64]| {
+            let mut record = Record::new(put(mains[0]));
+            mains[1..].iter().for_each(|main| record.push(put(*main)));
+            record
+        };
+        let all: Vec<i64> = (1..200).collect();
+        let cases: [(&[i64], &[i64]); 7] = [
+            (&all, &all),
+            (&all, &[1, 100, 199]),
+            (&all, &[150, 151, 152]),
+            (&all, &[199]),
+            (&[5], &[3, 5, 7]),
+            (&[5, 9], &[1, 2, 3, 5, 6, 9]),
+            (&[5, 9], &[1, 6]),
+        ];
+        for (mains, others) in cases {
+            let mut record = record(mains);
+            let others: Vec<_> = others.iter().map(|main| put(*main)).collect();
+            let is_one = |version: &Version| others.iter().any(|other| other.is_at(version));
+            record.replace(&others);
+            let found: Vec<_> = record.versions().map(Version::main).collect();
+            assert_eq!(found, mains, "nothing else has changed");
+            for version in record.versions() {
+                assert_eq!(is_one(version), others.contains(version), "{}", version.main());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_dropped_is_what_nobody_at_the_revision_or_later_sees(
+            deletes in proptest::collection::vec(any::<bool>(), 1..12),
+            revision in 0_i64..30,
+        ) {
+            let versions = deletes.iter().zip((2..).step_by(2));
+            let history: Vec<_> =
+                versions.map(|(delete, main)| if *delete { tombstone(main) } else { put(main) }).collect();
+            let seen = history.iter().rfind(|version| version.main() <= revision);
+            let is_kept = |version: &&Version| {
+                version.main() >= revision || (Some(*version) == seen && !version.is_tombstone())
+            };
+            let kept: Vec<_> = history.iter().filter(is_kept).map(Version::main).collect();
+            prop_assert_eq!(left(&history, revision), kept);
+        }
     }
 
     #[test]

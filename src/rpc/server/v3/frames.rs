@@ -54,7 +54,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Encodes what was written, and `view` still has.
+    /// Encodes what was written, as `view` tells it, in which it was found.
     pub(super) fn new(
         view: &View,
         header: &pb::ResponseHeader,

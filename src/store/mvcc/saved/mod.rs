@@ -11,10 +11,10 @@
 //!    └── load: a tree and a log of events of parts alone, at a start ◀─────────────┘
 //! ```
 //! A small part that is not larger than what comes after it is written anew together with that, as in
-//! `store::mvcc::sequence`: so there are few, and a version is written as often as it takes
-//! to double from one checkpoint to a part that is large enough. What a compaction dropped is left out whenever a part
-//! is written anew; once more is dropped than there is, all parts
-//! are. So nothing ever has to be defragmented.
+//! `store::mvcc::sequence`: so there are few, and a version is written as often as it takes to double
+//! from one checkpoint to a part that is large enough. What a compaction dropped is left out whenever a
+//! part is written anew; once more is dropped than there is, all parts are. So nothing ever has to be
+//! defragmented.
 //!
 //! Pure: bytes come out of here, and bytes that are mapped come in.
 //!

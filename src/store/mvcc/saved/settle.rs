@@ -1,7 +1,8 @@
 //! After a checkpoint: what it has is let go from memory, and referred to where it is mapped.
 //!
 //! In steps between batches, first through the keys in their order, so that each leaf of the tree is
-//! touched once, then through the log of events. Whoever holds an older view keeps what that refers to.
+//! touched by few of them, then through the log of events. Whoever holds an older view keeps what that
+//! refers to.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -40,10 +41,12 @@ impl Store {
     pub fn adopt(&mut self, saved: Saved) -> Vec<Arc<SavedPart>> {
         let before = self.settling.take();
         let waiting = before.as_ref().map_or(&[][..], |settling| &settling.parts);
-        let is_new = |part: &&Arc<SavedPart>| {
-            !self.saved.has(part) || waiting.iter().any(|other| Arc::ptr_eq(other, part))
-        };
-        let parts: Vec<_> = saved.parts.iter().rev().filter(is_new).cloned().collect();
+        let both = self.saved.parts.iter().zip(&saved.parts);
+        let stay = both.take_while(|(old, new)| Arc::ptr_eq(old, new)).count();
+        let waits = |part: &Arc<SavedPart>| waiting.iter().any(|other| Arc::ptr_eq(other, part));
+        let wanted = |(at, part): &(usize, &Arc<SavedPart>)| *at >= stay || waits(part);
+        let new = saved.parts.iter().enumerate().rev().filter(wanted);
+        let parts: Vec<_> = new.map(|(_, part)| part.clone()).collect();
         // Events before the first of them were settled with the parts before it.
         let first = parts.last().map(|part| Revision { main: part.version(0).main(), sub: 0 });
         let next = before.iter().map(|settling| settling.next).chain(first).min();
@@ -51,7 +54,7 @@ impl Store {
         let buried = self.graves.partition_point(|version| version.main() <= saved.revision);
         self.graves.drop_front(buried);
         let before = std::mem::replace(&mut self.saved, saved);
-        before.parts.into_iter().filter(|part| !self.saved.has(part)).collect()
+        before.parts.into_iter().skip(stay).filter(|part| !self.saved.has(part)).collect()
     }
 
     /// Lets go of some versions that a checkpoint has, up to `versions_max`; tells whether there is
@@ -97,8 +100,8 @@ impl Store {
         let first = from + passed.count();
         let mut finder = Finder { saved, hint: None };
         log.change(first, versions_max.max(1), is_wanted, |version| {
-            if let Some(saved) = finder.find(version.revision()) {
-                *version = saved;
+            if let Some(found) = finder.find(version.revision()) {
+                *version = found;
             }
         });
         log.get(first + versions_max.max(1)).map(Version::revision)
@@ -117,7 +120,7 @@ fn is_needed(version: &Version, saved: &Saved) -> bool {
 /// it came: at least one further.
 fn settle_leaf(records: &mut [Record], part: &Arc<SavedPart>, range: Range<usize>) -> usize {
     let version = |at| part.version(part.in_order_of_keys(at));
-    let (mut index, mut at) = (0, range.start);
+    let (mut index, mut at, mut same) = (0, range.start, Vec::new());
     while at < range.end {
         let first = version(at);
         let key = first.key();
@@ -125,13 +128,13 @@ fn settle_leaf(records: &mut [Record], part: &Arc<SavedPart>, range: Range<usize
         if index == records.len() && at > range.start {
             return at;
         }
-        let same = (at + 1..range.end).take_while(|at| version(*at).key() == key);
-        let end = at + 1 + same.count();
+        same.clear();
+        same.extend((at..range.end).map(version).take_while(|version| version.key() == key));
         // Where it is not there, it was compacted meanwhile.
         if let Some(record) = records.get_mut(index).filter(|record| record.key() == key) {
-            record.replace((at..end).map(version));
+            record.replace(&same);
         }
-        at = end;
+        at += same.len();
     }
     at
 }

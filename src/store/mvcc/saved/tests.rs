@@ -132,6 +132,20 @@ fn a_part_that_is_large_enough_is_merged_with_no_other() {
 }
 
 #[test]
+fn graves_hide_nothing_of_a_key_that_a_sweep_has_not_reached() {
+    let mut store = Store::default();
+    (0..20).for_each(|_| put(&mut store, 9, b"value"));
+    save_all(&mut store, SMALL);
+    put(&mut store, 1, b"value");
+    let key = 1_u32.to_be_bytes();
+    let range = KeyRange::One(&key[..]);
+    store.op(&Op::DeleteRange(DeleteRange { range, prev_kv: false })).unwrap();
+    (0..4).for_each(|_| put(&mut store, 1, b"value"));
+    store.compact(store.view().revision() - 1).unwrap();
+    save_all(&mut store, SMALL);
+}
+
+#[test]
 fn once_more_is_dropped_than_there_is_all_is_written_anew() {
     let mut store = Store::default();
     for round in 0..20 {
