@@ -63,7 +63,7 @@ pub const WATCH_EVENTS_MAX: usize = 10_000;
 pub const HTTP2_STREAMS_MAX: u32 = 16_384;
 
 /// Events of which one step of a compaction frees memory: a fraction of a millisecond.
-pub const COMPACT_EVENTS_MAX: usize = 250;
+pub const COMPACT_EVENTS_MAX: usize = 500;
 
 /// Versions that one step after a checkpoint lets go of: well below a millisecond.
 pub const SETTLE_VERSIONS_MAX: usize = 100;

@@ -82,6 +82,7 @@ impl Receiving {
                 disk.remove(&file)?;
             }
         }
+        let mut free = free_number(disk, folder)?;
         for entry in offered {
             if self.find(entry).is_some() {
                 continue;
@@ -90,7 +91,8 @@ impl Receiving {
             let (number, held) = if let Some(part) = same {
                 (part.number(), Held::Own(Arc::clone(part)))
             } else {
-                let number = free_number(disk, folder)?;
+                let number = free;
+                free += 1;
                 let file = disk.open(&incoming_path(folder, number))?;
                 (number, Held::Begun { file, upto: 0 })
             };

@@ -1,5 +1,6 @@
 //! Writing a checkpoint, step by step: each writes a slice, and the next one makes that safe.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -189,7 +190,7 @@ impl Saving {
             }
         }
         let numbers = self.parts.iter().map(|part| part.number()).chain(needed.iter().copied());
-        let kept: Vec<_> = numbers.map(|number| part_path(&self.folder, number)).collect();
+        let kept: BTreeSet<_> = numbers.map(|number| part_path(&self.folder, number)).collect();
         let rest = ending_with(disk, &self.folder, TEMPORARY)?;
         for part in ending_with(disk, &self.folder, PART)?.into_iter().chain(rest) {
             if !kept.contains(&part) {
