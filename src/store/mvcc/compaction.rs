@@ -47,7 +47,7 @@ impl Store {
         for version in &versions {
             self.compact_key(version.key(), revision);
         }
-        let before = versions.iter().filter(|version| version.main() < revision).count();
+        let before = versions.partition_point(|version| version.main() < revision);
         swept += before;
         // Those of the revision itself come after all that go.
         kept += versions.len() - before;

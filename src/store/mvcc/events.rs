@@ -4,7 +4,7 @@
 
 use crate::store::mvcc::error::MvccError;
 use crate::store::mvcc::key_range::KeyRange;
-use crate::store::mvcc::version::Version;
+use crate::store::mvcc::version::{KeyValue, Version};
 use crate::store::mvcc::view::View;
 use crate::store::mvcc::wire;
 
@@ -99,10 +99,10 @@ impl View {
     /// revision cannot be read, so it is not told either; nor is what was there before a key was created,
     /// which one revision can delete and put.
     pub fn before(&self, event: &Version) -> Option<&Version> {
-        let main = event.main();
-        if main <= self.compact_revision || event.fields().create_revision == main {
+        let KeyValue { key, create_revision, mod_revision, .. } = event.fields();
+        if mod_revision <= self.compact_revision || create_revision == mod_revision {
             return None;
         }
-        self.keys.get(event.key())?.live_at(main - 1)
+        self.keys.get(key)?.live_at(mod_revision - 1)
     }
 }

@@ -87,12 +87,6 @@ impl Version {
         Self(Held::Saved(Arc::clone(part), place))
     }
 
-    /// Tells whether both have their bytes at one place.
-    #[cfg(test)]
-    pub(crate) fn is_at(&self, other: &Self) -> bool {
-        std::ptr::eq(self.encoded(), other.encoded())
-    }
-
     /// Returns the part that it is in.
     pub(crate) fn part(&self) -> Option<&Arc<SavedPart>> {
         match &self.0 {
